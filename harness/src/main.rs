@@ -1,0 +1,2 @@
+//! Failure-injection benchmark for leader failover in Raft.
+fn main() {}
