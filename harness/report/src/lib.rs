@@ -1,2 +1,18 @@
 //! From the records of a run to its rows, statistics, figures and report.
+//!
+//! ```text
+//! results    the folders of a run; the only thing that the run side and the report side share
+//! timeline   records -> trials in order
+//! measure    the records of one trial -> one row of trials.csv
+//! stats      values -> quantiles, intervals, tests
+//! plot       rows -> figures, SVG and PNG of one drawing
+//! report     all of it again from events.jsonl, byte for byte
+//! ```
+
+pub mod measure;
+pub mod report;
 pub mod results;
+pub mod timeline;
+
+#[cfg(test)]
+mod script;

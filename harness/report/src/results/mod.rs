@@ -3,7 +3,83 @@
 //! This is the only place where the two meet: the run side appends raw records and describes what
 //! it does ([`Plan`], [`Manifest`]); the report side reads them back and derives everything else.
 
+mod events;
+mod layout;
+
+pub use events::{Events, TornTail};
+pub use layout::{Resumed, RunDir, RunLock};
+
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
+
+/// What can go wrong with the files of a run. Every text names the file and the remedy.
+#[derive(Debug, thiserror::Error)]
+pub enum ResultsError {
+    /// The folder of a new run is taken.
+    #[error("{path} exists already; runs are never overwritten: choose another name for the run")]
+    Exists {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// A name that would not stay inside its folder.
+    #[error(
+        "`{name}` cannot be the name of a folder; use letters, digits, `.`, `_` and `-`, and do \
+         not begin with a dot"
+    )]
+    BadName {
+        /// The name.
+        name: String,
+    },
+    /// The given folder holds no run.
+    #[error(
+        "{path} is no run: it has no {missing}; give the folder results/EXPERIMENT/RUN that \
+         `sraft run` has named at its end"
+    )]
+    NoRun {
+        /// The folder.
+        path: PathBuf,
+        /// The file that is not there.
+        missing: &'static str,
+    },
+    /// Another harness works on the run.
+    #[error("another harness works on {path}; wait for its end, or end it, before resuming")]
+    Locked {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// The operating system refused.
+    #[error("cannot {doing} {path}: {source}")]
+    Io {
+        /// What was tried.
+        doing: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// Why it failed.
+        source: std::io::Error,
+    },
+    /// A file of the run is not what it should be.
+    #[error("{path} is damaged: {error}; restore the file, or start the run anew")]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        error: String,
+    },
+    /// A line of the event log cannot be read although intact trials follow it.
+    #[error(
+        "{path}, line {line}: {error}; complete trials follow this line, so it is no torn end: \
+         restore the file, or remove the line and expect the trial around it to be marked"
+    )]
+    CorruptLine {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+        /// What is wrong with it.
+        error: String,
+    },
+}
 
 /// `plan.json`: what the experiment expanded to, before anything was started.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -28,6 +104,18 @@ pub struct Plan {
     pub settings: Vec<Setting>,
     /// The blocks in the order in which they run.
     pub blocks: Vec<Block>,
+}
+
+impl Plan {
+    /// What a variant runs with in a cell.
+    pub fn setting(&self, cell: &str, variant: &str) -> Option<&Setting> {
+        self.settings.iter().find(|s| s.cell == cell && s.variant == variant)
+    }
+
+    /// Number of nodes that a variant runs with in a cell, numbered from 1; 0 if there is none.
+    pub fn size(&self, cell: &str, variant: &str) -> u64 {
+        self.setting(cell, variant).map_or(0, |setting| setting.size.into())
+    }
 }
 
 /// A variant of the experiment.

@@ -1,0 +1,252 @@
+use super::*;
+use crate::script::{Script, plan};
+
+const SILENCE: Evidence = Evidence::Silence;
+
+fn measured(script: &Script) -> TrialRow {
+    row(&plan(), script.records()).unwrap()
+}
+
+fn stands(term: Term) -> Event {
+    let campaign = CampaignKind::Election;
+    Event::CampaignStarted { term, campaign, rank: None, evidence: SILENCE }
+}
+
+fn elected(term: Term) -> Event {
+    Event::Elected { term, campaign: CampaignKind::Election, rank: None, votes: 3 }
+}
+
+fn accepts(leader: NodeId, term: Term) -> Event {
+    Event::LeaderAccepted { leader, term }
+}
+
+#[test]
+fn promotion_gives_every_figure() {
+    let fields = measured(&Script::promotion(7, 1000, 172)).fields();
+    insta::assert_snapshot!(
+        TrialRow::HEADER.iter().zip(&fields).map(|(name, cell)| format!("{name}={cell}\n")).collect::<String>(),
+        @r"
+    trial=7
+    cell=
+    variant=s-raft
+    verdict=ok
+    reason=
+    fault=kill
+    target=leader
+    old_leader=1
+    new_leader=2
+    passed_by=promotion
+    rank=0
+    evidence=silence
+    detect_us=170500
+    promote_us=1500
+    commit_us=1250
+    leaderless_us=172000
+    announced_us=172750
+    outage_us=
+    restored_us=471000
+    clock_bound_us=0
+    campaigns=1
+    terms=1
+    split_votes=0
+    refusals=log_behind:1
+    acked_writes=
+    failed_writes=
+    unknown_writes=
+    lost_writes=
+    max_leaders_per_term=1
+    spurious_failovers=0
+    started_at=2026-01-01T00:00:01.000Z
+    suspect_us=170000
+    dead_us=500
+    block=1
+    "
+    );
+}
+
+#[test]
+fn two_candidates_and_no_winner_are_a_split_vote() {
+    let row = measured(
+        &Script::begin(1, 0.0)
+            .kill(10.0)
+            .node(4, 500.0, stands(2))
+            .node(5, 501.0, stands(2))
+            .node(3, 900.0, stands(3))
+            .node(3, 902.0, elected(3))
+            .node(3, 903.0, Event::Ready { term: 3, index: 4 })
+            .end(1, 1200.0, Verdict::Ok),
+    );
+    assert_eq!((row.split_votes, row.campaigns, row.terms), (1, 3, Some(2)));
+    assert_eq!((row.new_leader, row.passed_by), (Some(3), Some(CampaignKind::Election)));
+    assert_eq!((row.detect_us, row.promote_us), (Some(890_000.0), Some(2_000.0)));
+    // Nodes 2, 4 and 5 never told that they know the leader.
+    assert_eq!(row.announced_us, None);
+    assert_eq!(row.verdict, Verdict::Ok, "{}", row.reason);
+}
+
+#[test]
+fn candidate_that_fails_alone_is_no_split_vote() {
+    let row = measured(
+        &Script::begin(1, 0.0)
+            .kill(10.0)
+            .node(4, 500.0, stands(2))
+            .node(3, 900.0, stands(3))
+            .node(3, 902.0, elected(3))
+            .node(3, 903.0, Event::Ready { term: 3, index: 4 })
+            .end(1, 1200.0, Verdict::Ok),
+    );
+    assert_eq!((row.split_votes, row.campaigns), (0, 2));
+}
+
+#[test]
+fn two_leaders_in_a_term_are_inconsistent() {
+    let mut script = Script::promotion(1, 0, 172);
+    let end = script.records().last().cloned().unwrap();
+    script = script.node(4, 200.0, accepts(5, 2)).harness(400.0, end.event);
+    let row = measured(&script);
+    assert_eq!(row.verdict, Verdict::Inconsistent);
+    assert_eq!(row.max_leaders_per_term, 2);
+    assert_eq!(row.reason, "2 leaders in term 2: 2, 5");
+}
+
+#[test]
+fn censored_trial_has_no_figures() {
+    let row = measured(&Script::begin(1, 0.0).kill(10.0).node(4, 500.0, stands(2)).end(
+        1,
+        10_010.0,
+        Verdict::Censored,
+    ));
+    assert_eq!(row.verdict, Verdict::Censored);
+    assert_eq!((row.leaderless_us, row.detect_us, row.new_leader), (None, None, None));
+    assert_eq!(row.campaigns, 1);
+    assert_eq!(row.fields()[15], "");
+}
+
+#[test]
+fn leader_that_changes_before_the_fault_is_spurious() {
+    let row =
+        measured(&Script::begin(1, 0.0).node(3, 5.0, elected(2)).end(1, 20.0, Verdict::Invalid));
+    assert_eq!((row.spurious_failovers, row.verdict), (1, Verdict::Invalid));
+    assert_eq!(row.leaderless_us, None);
+}
+
+#[test]
+fn further_leader_without_a_further_fault_is_spurious() {
+    let script = Script::begin(1, 0.0)
+        .kill(10.0)
+        .node(3, 200.0, stands(2))
+        .node(3, 202.0, elected(2))
+        .node(3, 203.0, Event::Ready { term: 2, index: 4 })
+        .node(4, 300.0, elected(3))
+        .end(1, 500.0, Verdict::Ok);
+    let row = measured(&script);
+    assert_eq!((row.spurious_failovers, row.new_leader), (1, Some(3)));
+}
+
+#[test]
+fn sub_leader_that_falls_after_winning_is_not_the_winner() {
+    let kill = |node| Event::FaultApplied { node, pid: 0, action: FaultAction::Kill };
+    let row = measured(
+        &Script::begin(1, 0.0)
+            .kill(10.0)
+            .node(2, 11.0, stands(2))
+            .node(2, 11.5, elected(2))
+            .agent(12.0, kill(2))
+            .node(3, 260.0, stands(3))
+            .node(3, 261.0, elected(3))
+            .node(3, 262.0, Event::Ready { term: 3, index: 4 })
+            .node(4, 262.0, accepts(3, 3))
+            .node(5, 263.0, accepts(3, 3))
+            .end(1, 500.0, Verdict::Ok),
+    );
+    assert_eq!((row.new_leader, row.leaderless_us), (Some(3), Some(251_000.0)));
+    assert_eq!((row.announced_us, row.spurious_failovers), (Some(253_000.0), 0));
+}
+
+#[test]
+fn suspicion_before_the_fault_is_inconsistent() {
+    let suspected = Event::Suspected { leader: Some(1), term: 1, evidence: SILENCE };
+    let row = measured(
+        &Script::begin(1, 0.0)
+            .node(3, 9.0, suspected)
+            .kill(10.0)
+            .node(3, 10.5, stands(2))
+            .node(3, 11.0, elected(2))
+            .node(3, 12.0, Event::Ready { term: 2, index: 4 })
+            .end(1, 500.0, Verdict::Ok),
+    );
+    assert_eq!(row.verdict, Verdict::Inconsistent);
+    assert_eq!(row.reason, "suspect is negative (-1000 us)");
+}
+
+#[test]
+fn ok_without_a_leader_in_the_journals_is_inconsistent() {
+    let row = measured(&Script::begin(1, 0.0).kill(10.0).end(1, 500.0, Verdict::Ok));
+    assert_eq!(row.verdict, Verdict::Inconsistent);
+    assert_eq!(row.reason, "the harness saw a new leader, the journals show none");
+}
+
+#[test]
+fn resumed_process_is_not_a_fault() {
+    let act = |action| Event::FaultApplied { node: 1, pid: 0, action };
+    let row = measured(
+        &Script::begin(1, 0.0)
+            .agent(5.0, act(FaultAction::Resume))
+            .agent(10.0, act(FaultAction::Pause))
+            .node(3, 160.0, stands(2))
+            .node(3, 161.0, elected(2))
+            .node(3, 162.0, Event::Ready { term: 2, index: 4 })
+            .agent(200.0, act(FaultAction::Resume))
+            .end(1, 500.0, Verdict::Ok),
+    );
+    assert_eq!((row.leaderless_us, row.dead_us), (Some(151_000.0), None));
+}
+
+#[test]
+fn records_of_two_hosts_leave_the_clock_bound_open() {
+    let mut script = Script::begin(1, 0.0).kill(10.0);
+    script.put(
+        Source::Agent("other".into()),
+        20_000_000,
+        Event::ProcessStarted { node: 9, pid: 1 },
+    );
+    let row = measured(&script.end(1, 500.0, Verdict::Invalid));
+    assert_eq!(row.clock_bound_us, None);
+}
+
+#[test]
+fn follower_that_is_struck_calls_for_no_leader() {
+    let kill = Event::FaultApplied { node: 4, pid: 0, action: FaultAction::Kill };
+    let row = measured(&Script::begin(1, 0.0).agent(10.0, kill).end(1, 500.0, Verdict::Ok));
+    assert_eq!((row.verdict, row.leaderless_us), (Verdict::Ok, None), "{}", row.reason);
+}
+
+#[test]
+fn half_a_trial_is_refused() {
+    assert_eq!(row(&plan(), &[]), Err(NoTrial));
+    assert_eq!(row(&plan(), Script::begin(1, 0.0).records()), Err(NoTrial));
+}
+
+proptest::proptest! {
+    /// Phases add up, and cells hold microseconds with three decimals at most, whatever the times.
+    #[test]
+    fn phases_add_up(fault in 0_u64..1 << 50, detect in 0_u64..20_000_000_000, promote in 0_u64..1_000_000_000) {
+        let mut script = Script::default();
+        let (begin, stood, won) = (fault, fault + detect, fault + detect + promote);
+        let frame = Script::promotion(1, 0, 172);
+        for record in frame.records() {
+            let at = match record.event {
+                Event::TrialStarted { .. } => begin,
+                Event::FaultApplied { .. } | Event::ProcessExited { .. } => fault,
+                Event::Suspected { .. } | Event::CampaignStarted { .. } | Event::VoteReceived { .. } => stood,
+                _ => won,
+            };
+            script.put(record.source.clone(), at, record.event.clone());
+        }
+        let row = measured(&script);
+        let sum = row.detect_us.unwrap() + row.promote_us.unwrap();
+        proptest::prop_assert!((sum - row.leaderless_us.unwrap()).abs() < 1e-3);
+        let decimals = |cell: &str| cell.split_once('.').map_or(0, |(_, d)| d.len());
+        proptest::prop_assert!(row.fields()[12..16].iter().all(|cell| decimals(cell) <= 3));
+    }
+}
