@@ -37,6 +37,9 @@ pub enum Call {
         /// Directory for everything the agent's processes write; made if it is absent. Only one
         /// agent at a time may use it.
         dir: String,
+        /// Whether to leave the nodes' directories when the agent ends; it removes them else.
+        #[serde(default)]
+        keep: bool,
     },
     /// Answers with the agent's clocks.
     Ping {},
@@ -46,7 +49,8 @@ pub enum Call {
         node: NodeId,
         /// The program; empty is the agent's own executable.
         program: Option<String>,
-        /// Its arguments. `{dir}` stands for the node's directory (`DIR/node-N`).
+        /// Its arguments. `{dir}` stands for the node's directory (`DIR/node-N`) and
+        /// `{agent_pid}` for the process id of the agent.
         args: Vec<String>,
         /// Files to write into the node's directory first: name and content.
         files: Vec<(String, String)>,

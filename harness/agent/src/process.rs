@@ -1,0 +1,107 @@
+use std::{
+    io,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    os::unix::process::{CommandExt, ExitStatusExt},
+    path::Path,
+    process::{Child, Command, ExitStatus, Stdio},
+};
+
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open, pidfd_send_signal};
+use sraft_events::FaultAction;
+
+use crate::{
+    protocol::Clocks,
+    tail::{ErrorTail, EventLog},
+};
+
+/// Variables that a node inherits. No others: an experiment must not depend on the shell that it
+/// was started from, and nodes read some variables as options.
+const INHERITED: &[&str] =
+    &["PATH", "HOME", "TMPDIR", "LD_LIBRARY_PATH", "RUST_BACKTRACE", "LLVM_PROFILE_FILE"];
+
+/// A node's process, from its start until it has been reaped.
+#[derive(Debug)]
+pub(crate) struct Process {
+    child: Child,
+    pidfd: OwnedFd,
+    pub(crate) log: EventLog,
+    pub(crate) errors: ErrorTail,
+    /// Whether it was told to end: its end is no news then.
+    pub(crate) told: bool,
+    /// When its end was seen.
+    pub(crate) ended: Option<Clocks>,
+}
+
+impl Process {
+    /// Starts a program in a process group of its own, with its directory as the current one.
+    pub(crate) fn start(
+        program: &Path,
+        args: &[String],
+        dir: &Path,
+        log: EventLog,
+    ) -> io::Result<Process> {
+        let mut command = Command::new(program);
+        command.args(args).current_dir(dir).process_group(0).env_clear();
+        command.envs(INHERITED.iter().filter_map(|name| Some((name, std::env::var_os(name)?))));
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut child = command.spawn()?;
+        let errors = ErrorTail::new(child.stderr.take().map(OwnedFd::from));
+        // The child is not reaped yet, so the number is still its own.
+        let opened = pidfd_open(Pid::from_child(&child), PidfdFlags::empty());
+        match (opened, errors) {
+            (Ok(pidfd), Ok(errors)) => {
+                Ok(Process { child, pidfd, log, errors, told: false, ended: None })
+            }
+            (opened, errors) => {
+                let error = opened.err().map(io::Error::from).or(errors.err());
+                child.kill()?;
+                child.wait()?;
+                Err(error.unwrap_or_else(|| io::ErrorKind::Other.into()))
+            }
+        }
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Readable once the process has ended.
+    pub(crate) fn pidfd(&self) -> BorrowedFd<'_> {
+        self.pidfd.as_fd()
+    }
+
+    pub(crate) fn act(&self, action: FaultAction) -> io::Result<()> {
+        Ok(pidfd_send_signal(&self.pidfd, signal(action))?)
+    }
+
+    /// Kills the process and whatever it may have started. Stopped ones die of it too.
+    pub(crate) fn kill(&mut self) {
+        self.told = true;
+        // Fails only if all of them are gone already. The child is not reaped, so the group's
+        // number cannot have passed to anybody else.
+        let _ = kill_process_group(Pid::from_child(&self.child), Signal::KILL);
+    }
+
+    /// Reaps the process. It has ended (its pidfd was readable), so this does not block.
+    pub(crate) fn reap(&mut self) -> io::Result<ExitStatus> {
+        self.child.wait()
+    }
+}
+
+fn signal(action: FaultAction) -> Signal {
+    match action {
+        FaultAction::Kill => Signal::KILL,
+        FaultAction::Stop => Signal::TERM,
+        FaultAction::Pause => Signal::STOP,
+        FaultAction::Resume => Signal::CONT,
+    }
+}
+
+/// How a process ended, for a human.
+pub(crate) fn how(status: ExitStatus) -> String {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => format!("exited with code {code}"),
+        (None, Some(signal)) => format!("was ended by signal {signal}"),
+        (None, None) => status.to_string(),
+    }
+}

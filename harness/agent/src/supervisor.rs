@@ -1,0 +1,482 @@
+//! The agent's loop.
+//!
+//! # Staying out of the way
+//! Agent and harness run on the machine whose failover they observe, often on two cores that five
+//! nodes share. What wakes them up in the few hundred microseconds that matter takes a core away
+//! from a node. So only two things happen at once: signals are sent, and the end of a process is
+//! stamped. Everything else (reading event logs, announcing ends, answering a fault) waits
+//! [`QUIET`] after the first thing that calls for it, and is then done in one go. No figure depends
+//! on when the agent reads: every record carries the time at which its writer made it.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    io::{self, Write},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    os::unix::process::ExitStatusExt,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    fs::inotify,
+    io::Errno,
+};
+use sraft_events::{Event, FaultAction, NodeId, Record, Source};
+
+use crate::{
+    AgentError, clock,
+    directory::{Directory, plain_name},
+    facts,
+    input::{Line, Lines},
+    own_executable,
+    process::{Process, how},
+    protocol::{self, Answer, Call, Clocks, MAX_LINE, Request, Said},
+    tail::EventLog,
+};
+
+/// How long the agent lets events gather before it looks at them.
+pub const QUIET: Duration = Duration::from_millis(10);
+
+/// Longest wait for killed processes to end: a process in an uninterruptible sleep may take long.
+const KILLED_WITHIN: Duration = Duration::from_secs(5);
+
+/// Everything an agent owns.
+#[derive(Debug)]
+pub(crate) struct Supervisor<W> {
+    output: W,
+    inotify: OwnedFd,
+    lines: Lines,
+    program: PathBuf,
+    host: Option<Host>,
+    processes: BTreeMap<NodeId, Process>,
+    /// Every node that ever got a directory.
+    nodes: BTreeSet<NodeId>,
+    seq: u64,
+    records: Vec<String>,
+    pending: Vec<Said>,
+    due: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct Host {
+    name: String,
+    directory: Directory,
+    keep: bool,
+}
+
+/// What a descriptor that became ready belongs to.
+#[derive(Clone, Copy)]
+enum Ready {
+    Stop,
+    Input,
+    Logs,
+    Errors(NodeId),
+    Ended(NodeId),
+}
+
+impl<W: Write> Supervisor<W> {
+    pub(crate) fn new(output: W) -> Result<Self, AgentError> {
+        let flags = inotify::CreateFlags::NONBLOCK | inotify::CreateFlags::CLOEXEC;
+        let inotify = inotify::init(flags).map_err(|error| AgentError::SetUp {
+            what: "watch files (too many inotify instances? see fs.inotify.max_user_instances)",
+            source: error.into(),
+        })?;
+        Ok(Supervisor {
+            output,
+            inotify,
+            lines: Lines::default(),
+            program: own_executable(),
+            host: None,
+            processes: BTreeMap::new(),
+            nodes: BTreeSet::new(),
+            seq: 0,
+            records: Vec::new(),
+            pending: Vec::new(),
+            due: None,
+        })
+    }
+
+    /// Serves until the input closes or `stop` becomes readable.
+    pub(crate) fn turn(
+        &mut self,
+        input: BorrowedFd<'_>,
+        stop: BorrowedFd<'_>,
+    ) -> Result<(), AgentError> {
+        loop {
+            let ready = self.wait(Some(input), Some(stop))?;
+            for what in ready {
+                match what {
+                    Ready::Stop => return Ok(()),
+                    Ready::Input => {
+                        let lines = self
+                            .lines
+                            .read(input)
+                            .map_err(|source| AgentError::Pipe { end: "input", source })?;
+                        let Some(lines) = lines else { return Ok(()) };
+                        for line in lines {
+                            self.answer(line);
+                        }
+                    }
+                    Ready::Logs | Ready::Ended(_) => self.soon(QUIET),
+                    Ready::Errors(node) => self.drain_errors(node),
+                }
+            }
+            if self.due.is_some_and(|due| due <= Instant::now()) {
+                self.deliver()?;
+            }
+        }
+    }
+
+    /// Waits for something to happen, or for what is due. The end of a process is stamped here,
+    /// before anything else is looked at.
+    fn wait(
+        &mut self,
+        input: Option<BorrowedFd<'_>>,
+        stop: Option<BorrowedFd<'_>>,
+    ) -> Result<Vec<Ready>, AgentError> {
+        let timeout = self.due.map(|due| due.saturating_duration_since(Instant::now()));
+        let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
+        let mut what = Vec::new();
+        let mut descriptors = Vec::new();
+        let mut watch = |ready, descriptor| {
+            what.push(ready);
+            descriptors.push(PollFd::from_borrowed_fd(descriptor, PollFlags::IN));
+        };
+        for (&node, process) in &self.processes {
+            if process.ended.is_none() {
+                watch(Ready::Ended(node), process.pidfd());
+            }
+            if let Some(pipe) = process.errors.pipe() {
+                watch(Ready::Errors(node), pipe);
+            }
+        }
+        if self.due.is_none() {
+            watch(Ready::Logs, self.inotify.as_fd());
+        }
+        if let Some(stop) = stop {
+            watch(Ready::Stop, stop);
+        }
+        if let Some(input) = input {
+            watch(Ready::Input, input);
+        }
+        match poll(&mut descriptors, timeout.as_ref()) {
+            Ok(_) => {}
+            Err(Errno::INTR) => return Ok(Vec::new()),
+            Err(error) => return Err(AgentError::Poll(error.into())),
+        }
+        let now = clock::read();
+        let ready: Vec<Ready> = what
+            .into_iter()
+            .zip(&descriptors)
+            .filter(|(_, descriptor)| !descriptor.revents().is_empty())
+            .map(|(what, _)| what)
+            .collect();
+        for what in &ready {
+            if let Ready::Ended(node) = what
+                && let Some(process) = self.processes.get_mut(node)
+            {
+                process.ended = Some(now);
+            }
+        }
+        Ok(ready)
+    }
+
+    fn soon(&mut self, delay: Duration) {
+        let due = Instant::now() + delay;
+        self.due = Some(self.due.map_or(due, |earlier| earlier.min(due)));
+    }
+
+    fn drain_errors(&mut self, node: NodeId) {
+        if let Some(process) = self.processes.get_mut(&node) {
+            process.errors.drain();
+        }
+    }
+
+    // ---- requests --------------------------------------------------------------------------
+
+    fn answer(&mut self, line: Line) {
+        let failed = |id, error| Said::Failed { id, error };
+        let said = match line {
+            Line::TooLong => failed(0, format!("a request was longer than {MAX_LINE} bytes")),
+            Line::Whole(line) => match serde_json::from_slice::<Request>(&line) {
+                Err(error) => failed(id_of(&line), format!("the request makes no sense: {error}")),
+                Ok(Request { id, call }) => {
+                    // The answer to a fault would wake the harness up in the failover's midst.
+                    let delay = match call {
+                        Call::Fault { .. } => QUIET,
+                        _ => Duration::ZERO,
+                    };
+                    let result = self.carry_out(call);
+                    self.soon(delay);
+                    match result {
+                        Ok(answer) => Said::Done { id, answer },
+                        Err(error) => failed(id, error),
+                    }
+                }
+            },
+        };
+        if matches!(said, Said::Failed { .. }) {
+            self.soon(Duration::ZERO);
+        }
+        self.pending.push(said);
+    }
+
+    fn carry_out(&mut self, call: Call) -> Result<Answer, String> {
+        match call {
+            Call::Hello { version, host, dir, keep } => self.hello(version, host, &dir, keep),
+            Call::Ping {} => Ok(Answer::Clocks(clock::read())),
+            Call::Start { node, program, args, files, fresh, log_file } => {
+                let program = program.filter(|program| !program.is_empty()).map(PathBuf::from);
+                self.start(node, program, &args, &files, fresh, &log_file)
+            }
+            Call::Fault { actions } => self.fault(&actions),
+            Call::StopAll {} => self.stop_all(),
+        }
+    }
+
+    fn hello(
+        &mut self,
+        version: u32,
+        name: String,
+        dir: &str,
+        keep: bool,
+    ) -> Result<Answer, String> {
+        if version != protocol::VERSION {
+            return Err(format!(
+                "the agent speaks version {} of the protocol and the harness version {version}; \
+                 put the same program on every host",
+                protocol::VERSION
+            ));
+        }
+        if self.host.is_some() {
+            return Err("the agent has been greeted already".to_owned());
+        }
+        if name.is_empty() {
+            return Err("the host needs a name".to_owned());
+        }
+        let directory = Directory::take(dir)?;
+        self.host = Some(Host { name, directory, keep });
+        Ok(Answer::Hello(Box::new(facts::gather())))
+    }
+
+    fn host(&self) -> Result<&Host, String> {
+        self.host.as_ref().ok_or_else(|| "the first request has to be hello".to_owned())
+    }
+
+    fn start(
+        &mut self,
+        node: NodeId,
+        program: Option<PathBuf>,
+        args: &[String],
+        files: &[(String, String)],
+        fresh: bool,
+        log_file: &str,
+    ) -> Result<Answer, String> {
+        let directory = &self.host()?.directory;
+        plain_name(log_file)?;
+        for (name, _) in files {
+            plain_name(name)?;
+        }
+        if let Some(process) = self.processes.get(&node) {
+            return Err(format!("node {node} still runs as process {}", process.pid()));
+        }
+        let dir = directory.node(node, fresh)?;
+        self.nodes.insert(node);
+        for (name, content) in files {
+            let path = dir.join(name);
+            fs::write(&path, content)
+                .map_err(|error| format!("cannot write {}: {error}", path.display()))?;
+        }
+        let log = dir.join(log_file);
+        let log = EventLog::open(&log, self.inotify.as_fd())
+            .map_err(|error| format!("cannot follow {}: {error}", log.display()))?;
+        let here = dir.to_string_lossy();
+        let agent = std::process::id().to_string();
+        let args: Vec<String> = args
+            .iter()
+            .map(|arg| arg.replace("{dir}", &here).replace("{agent_pid}", &agent))
+            .collect();
+        let program = program.unwrap_or_else(|| self.program.clone());
+        let process = Process::start(&program, &args, &dir, log)
+            .map_err(|error| format!("cannot start {}: {error}", program.display()))?;
+        let pid = process.pid();
+        self.record(clock::read(), Event::ProcessStarted { node, pid });
+        self.processes.insert(node, process);
+        Ok(Answer::Started { pid })
+    }
+
+    fn fault(&mut self, actions: &[(NodeId, FaultAction)]) -> Result<Answer, String> {
+        self.host()?;
+        for (node, _) in actions {
+            if self.processes.get(node).is_none_or(|process| process.ended.is_some()) {
+                return Err(format!("node {node} does not run, so nothing was done to anyone"));
+            }
+        }
+        // Between the first signal and the last there is nothing but the next.
+        let mut outcome = Vec::with_capacity(actions.len());
+        for (node, action) in actions {
+            let process = &self.processes[node];
+            let stamp = clock::read();
+            outcome.push((stamp, process.act(*action)));
+        }
+        let mut failure = None;
+        for ((node, action), (stamp, result)) in actions.iter().zip(outcome) {
+            match result {
+                Ok(()) => {
+                    let process = self.processes.get_mut(node).expect("looked up above");
+                    process.told |= matches!(action, FaultAction::Kill | FaultAction::Stop);
+                    let pid = process.pid();
+                    self.record(stamp, Event::FaultApplied { node: *node, pid, action: *action });
+                }
+                Err(error) => {
+                    failure.get_or_insert(format!("cannot {action} node {node}: {error}"));
+                }
+            }
+        }
+        failure.map_or(Ok(Answer::Ok), Err)
+    }
+
+    fn stop_all(&mut self) -> Result<Answer, String> {
+        self.host()?;
+        self.kill_all().map_err(|error| error.to_string())?;
+        self.gather();
+        match self.processes.keys().next() {
+            None => Ok(Answer::Ok),
+            Some(node) => Err(format!(
+                "node {node} has not ended {} s after SIGKILL; look at its disk",
+                KILLED_WITHIN.as_secs()
+            )),
+        }
+    }
+
+    /// Kills every process and waits for the ends.
+    fn kill_all(&mut self) -> Result<(), AgentError> {
+        for process in self.processes.values_mut().filter(|process| process.ended.is_none()) {
+            process.kill();
+        }
+        let deadline = Instant::now() + KILLED_WITHIN;
+        while self.processes.values().any(|process| process.ended.is_none())
+            && Instant::now() < deadline
+        {
+            self.due = Some(deadline);
+            for what in self.wait(None, None)? {
+                if let Ready::Errors(node) = what {
+                    self.drain_errors(node);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    // ---- what the agent tells ----------------------------------------------------------------
+
+    fn record(&mut self, at: Clocks, event: Event) {
+        let Some(host) = &self.host else { return };
+        let source = Source::Agent(host.name.clone());
+        let record =
+            Record { source, seq: self.seq, mono_ns: at.mono_ns, wall_ns: at.wall_ns, event };
+        self.seq += 1;
+        self.records.push(serde_json::to_string(&record).expect("a record is plain data"));
+    }
+
+    /// Reads the logs, reaps who has ended, and announces it after the last line of its log.
+    fn gather(&mut self) {
+        let mut events = [0_u8; 4 << 10];
+        // What changed does not matter: all logs are looked at, they are few.
+        while rustix::io::read(&self.inotify, &mut events).is_ok_and(|n| n > 0) {}
+        let mut died = Vec::new();
+        for (&node, process) in &mut self.processes {
+            if let Err(error) = process.log.drain(&mut self.records)
+                && !process.told
+            {
+                // A node whose log cannot be read is of no use. Its death brings the reason along.
+                died.push((
+                    node,
+                    format!("was killed, because its event log cannot be read: {error}"),
+                ));
+                process.kill();
+            }
+        }
+        for (node, why) in died {
+            let stderr = self.processes[&node].errors.text();
+            self.pending.push(Said::Died { node, how: why, stderr });
+        }
+        let ended = |process: &Process| process.ended;
+        let over: Vec<(NodeId, Clocks)> =
+            self.processes.iter().filter_map(|(&node, p)| Some((node, ended(p)?))).collect();
+        for (node, at) in over {
+            let Some(mut process) = self.processes.remove(&node) else { continue };
+            process.errors.drain();
+            // Whatever the node may have started must not outlive it.
+            let told = process.told;
+            process.kill();
+            let pid = process.pid();
+            let status = process.reap();
+            let (code, signal) = match &status {
+                Ok(status) => (status.code(), status.signal()),
+                Err(_) => (None, None),
+            };
+            self.record(at, Event::ProcessExited { node, pid, code, signal });
+            if !told {
+                let how = status.map_or_else(|error| error.to_string(), how);
+                self.pending.push(Said::Died { node, how, stderr: process.errors.text() });
+            }
+        }
+    }
+
+    fn deliver(&mut self) -> Result<(), AgentError> {
+        self.due = None;
+        self.gather();
+        let broke = |source| AgentError::Pipe { end: "output", source };
+        // Bounded messages: the harness refuses lines beyond MAX_LINE.
+        let mut batch = Vec::new();
+        let mut bytes = 0;
+        for line in std::mem::take(&mut self.records) {
+            bytes += line.len();
+            batch.push(line);
+            if bytes > MAX_LINE / 16 {
+                bytes = 0;
+                self.say(&Said::Records { lines: std::mem::take(&mut batch) }).map_err(broke)?;
+            }
+        }
+        if !batch.is_empty() {
+            self.say(&Said::Records { lines: batch }).map_err(broke)?;
+        }
+        for said in std::mem::take(&mut self.pending) {
+            self.say(&said).map_err(broke)?;
+        }
+        self.output.flush().map_err(broke)
+    }
+
+    fn say(&mut self, said: &Said) -> io::Result<()> {
+        let mut line = serde_json::to_vec(said)?;
+        line.push(b'\n');
+        self.output.write_all(&line)
+    }
+
+    /// Leaves nothing behind: no process and, unless it was told to keep them, no files.
+    pub(crate) fn clean_up(mut self) {
+        // Even if waiting failed, every process has its SIGKILL and only the files remain.
+        let _ = self.kill_all();
+        for process in self.processes.values_mut().filter(|process| process.ended.is_some()) {
+            let _ = process.reap();
+        }
+        if let Some(host) = self.host {
+            if host.keep {
+                host.directory.unlock();
+            } else {
+                host.directory.remove(self.nodes.into_iter());
+            }
+        }
+    }
+}
+
+/// The id of a request that makes no sense otherwise, so that somebody can be answered.
+fn id_of(line: &[u8]) -> u64 {
+    serde_json::from_slice::<serde_json::Value>(line)
+        .ok()
+        .and_then(|value| value.get("id")?.as_u64())
+        .unwrap_or(0)
+}
