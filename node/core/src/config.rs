@@ -117,7 +117,8 @@ impl Config {
         if let Some((knob, _)) = positive.iter().find(|(_, value)| value.is_zero()) {
             return Err(ConfigError::Zero(knob));
         }
-        let plain = if self.rank_timeouts.is_empty() { "election_timeout" } else { "follower_timeout" };
+        let plain =
+            if self.rank_timeouts.is_empty() { "election_timeout" } else { "follower_timeout" };
         let ranks = self.rank_timeouts.first().map(|range| ("rank_timeout", range.min));
         for (knob, timeout) in
             [(plain, self.timeout.min), ("lease", self.lease)].into_iter().chain(ranks)

@@ -12,7 +12,9 @@
 //!
 //! 1. **Persist.** Hand [`Output::persist`] to the disk. Writes are applied in the order of their
 //!    tickets and several may be made durable by one sync. Do not wait for it.
-//! 2. **Journal.** Write [`Output::events`] to the event log.
+//! 2. **Journal.** Write [`Output::events`] to the event log. The driver itself adds what only it
+//!    can know: that the node started and stopped, with which process of a peer it is connected,
+//!    and whom it refused.
 //! 3. **Send.** Send [`Output::messages`]. A message may be lost, delayed, duplicated or
 //!    reordered; it must never be altered. The node itself holds back every message that promises
 //!    something until what it promises is durable, so the driver may send all it is given at once
