@@ -59,10 +59,12 @@
 mod campaign;
 mod config;
 mod designation;
+mod follower;
+mod leader;
 mod log;
 mod message;
 mod node;
-mod replication;
+
 mod time;
 mod timing;
 mod vote;

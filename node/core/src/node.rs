@@ -11,8 +11,8 @@ use sraft_events::{Event, Evidence, Index, LossCause, NodeId, StepDownReason, Te
 
 use crate::{
     Config, Designation, Entry, Envelope, HardState, Input, Log, Message, Output, Persist,
-    RequestVote, Restored, Time, TimeoutRange, campaign::Campaign, log::Fit, message::Conflict,
-    replication::Leadership,
+    RequestVote, Restored, Time, TimeoutRange, campaign::Campaign, leader::Leadership, log::Fit,
+    message::Conflict,
 };
 
 /// What a node is at the moment.
