@@ -1,2 +1,15 @@
 //! The S-Raft node alone; `sraft node` is the same program.
-fn main() {}
+
+use clap::Parser;
+use sraft_node::cli::NodeArgs;
+
+#[derive(Parser)]
+#[command(name = "sraft-node", version, about = "One node of an S-Raft cluster")]
+struct Cli {
+    #[command(flatten)]
+    node: NodeArgs,
+}
+
+fn main() -> std::process::ExitCode {
+    sraft_node::exit_code(sraft_node::run(Cli::parse().node))
+}
