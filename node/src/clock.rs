@@ -44,13 +44,15 @@ impl Deadline {
     ///
     /// # Errors
     /// The kernel has no descriptor to spare.
+    #[expect(
+        deprecated,
+        reason = "deprecated for types that may close their descriptor early, which OwnedFd \
+                  cannot; the replacement is an unsafe function"
+    )]
     pub fn new() -> io::Result<Deadline> {
         let flags = TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC;
         let timer = timerfd_create(TimerfdClockId::Monotonic, flags)?;
-        Ok(Deadline {
-            timer: AsyncFd::register_with_interest(timer, Interest::READABLE)?,
-            set: None,
-        })
+        Ok(Deadline { timer: AsyncFd::with_interest(timer, Interest::READABLE)?, set: None })
     }
 
     /// Sets it, or with `None` takes it back.
