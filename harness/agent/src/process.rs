@@ -28,8 +28,8 @@ pub(crate) struct Process {
     pub(crate) errors: ErrorTail,
     /// Whether it was told to end: its end is no news then.
     pub(crate) told: bool,
-    /// When its end was seen.
-    pub(crate) ended: Option<Clocks>,
+    /// When its end was seen, and the number that its record has got.
+    pub(crate) ended: Option<(Clocks, u64)>,
 }
 
 impl Process {

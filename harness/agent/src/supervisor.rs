@@ -177,7 +177,9 @@ impl<W: Write> Supervisor<W> {
             if let Ready::Ended(node) = what
                 && let Some(process) = self.processes.get_mut(node)
             {
-                process.ended = Some(now);
+                // Numbered now, so that numbers and stamps of the agent's records rise together.
+                process.ended = Some((now, self.seq));
+                self.seq += 1;
             }
         }
         Ok(ready)
@@ -373,11 +375,15 @@ impl<W: Write> Supervisor<W> {
     // ---- what the agent tells ----------------------------------------------------------------
 
     fn record(&mut self, at: Clocks, event: Event) {
+        let seq = self.seq;
+        self.seq += 1;
+        self.record_as(seq, at, event);
+    }
+
+    fn record_as(&mut self, seq: u64, at: Clocks, event: Event) {
         let Some(host) = &self.host else { return };
         let source = Source::Agent(host.name.clone());
-        let record =
-            Record { source, seq: self.seq, mono_ns: at.mono_ns, wall_ns: at.wall_ns, event };
-        self.seq += 1;
+        let record = Record { source, seq, mono_ns: at.mono_ns, wall_ns: at.wall_ns, event };
         self.records.push(serde_json::to_string(&record).expect("a record is plain data"));
     }
 
@@ -403,10 +409,10 @@ impl<W: Write> Supervisor<W> {
             let stderr = self.processes[&node].errors.text();
             self.pending.push(Said::Died { node, how: why, stderr });
         }
-        let ended = |process: &Process| process.ended;
-        let over: Vec<(NodeId, Clocks)> =
-            self.processes.iter().filter_map(|(&node, p)| Some((node, ended(p)?))).collect();
-        for (node, at) in over {
+        let mut over: Vec<_> =
+            self.processes.iter().filter_map(|(&node, p)| Some((p.ended?, node))).collect();
+        over.sort_by_key(|((_, seq), _)| *seq);
+        for ((at, seq), node) in over {
             let Some(mut process) = self.processes.remove(&node) else { continue };
             process.errors.drain();
             // Whatever the node may have started must not outlive it.
@@ -418,7 +424,7 @@ impl<W: Write> Supervisor<W> {
                 Ok(status) => (status.code(), status.signal()),
                 Err(_) => (None, None),
             };
-            self.record(at, Event::ProcessExited { node, pid, code, signal });
+            self.record_as(seq, at, Event::ProcessExited { node, pid, code, signal });
             if !told {
                 let how = status.map_or_else(|error| error.to_string(), how);
                 self.pending.push(Said::Died { node, how, stderr: process.errors.text() });
