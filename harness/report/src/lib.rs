@@ -12,6 +12,7 @@
 pub mod measure;
 pub mod report;
 pub mod results;
+pub mod stats;
 pub mod timeline;
 
 #[cfg(test)]
