@@ -1,23 +1,38 @@
 //! The S-Raft consensus node.
-#![warn(missing_docs)]
+//!
+//! [`run`] is the whole program: it puts the [`settings`] together, opens the durable state
+//! ([`storage`]), listens for peers ([`transport`]) and drives [`sraft_core`] until it is told to
+//! stop. What happens is recorded in the event log ([`journal`]).
 
 pub mod cli;
 pub mod clock;
 pub mod console;
 pub mod counter;
+mod driver;
 pub mod journal;
+pub mod metrics;
 pub mod peers;
 mod process;
 pub mod settings;
 pub mod storage;
+pub mod transport;
 
-/// Runs a node until it is told to stop.
+/// Runs a node until it is told to stop: by SIGTERM or SIGINT, upon which a leader hands over
+/// first. It takes the process for its own: it handles these signals, and a panic ends the process.
 ///
 /// # Errors
 /// Why it could not start, or had to stop.
 pub fn run(args: cli::NodeArgs) -> anyhow::Result<()> {
-    let _settings = settings::Settings::resolve(args, &settings::Environment::read()?)?;
-    anyhow::bail!("not wired up yet")
+    process::die_of_panics();
+    if let Some(parent) = args.die_with_parent {
+        process::die_with_parent(parent)?;
+    }
+    let settings = settings::Settings::resolve(args, &settings::Environment::read()?)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let result = runtime.block_on(driver::run(settings));
+    // A name that is still being looked up must not hold up the end.
+    runtime.shutdown_background();
+    result
 }
 
 /// The exit code for what [`run`] returned, after one line on standard error if it is an error.
