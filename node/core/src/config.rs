@@ -135,13 +135,6 @@ impl Config {
                 range: "above 0 and at most 1",
             });
         }
-        if self.sub_leaders() >= self.members.len() && self.members.len() > 1 {
-            return Err(ConfigError::OutOfRange {
-                knob: "sub_leader_ratio",
-                value: self.sub_leaders() as f64 / self.members.len() as f64,
-                range: "at least 0 and below 1: somebody has to be the leader",
-            });
-        }
         Ok(self)
     }
 }

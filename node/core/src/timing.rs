@@ -323,6 +323,13 @@ impl Timing {
         id: NodeId,
         members: &[NodeId],
     ) -> Result<Config, ConfigError> {
+        if !(0.0..1.0).contains(&self.sub_leader_ratio) {
+            return Err(ConfigError::OutOfRange {
+                knob: "sub_leader_ratio",
+                value: self.sub_leader_ratio,
+                range: "at least 0 and below 1: somebody has to be the leader",
+            });
+        }
         let ranks = self.sub_leaders(protocol, members.len());
         let rank_timeouts = (0..ranks as u32).map(|rank| TimeoutRange {
             min: self.rank_timeout.min + self.rank_step.min * rank,
