@@ -9,7 +9,9 @@
 //! report     all of it again from events.jsonl, byte for byte
 //! ```
 
+pub mod groups;
 pub mod measure;
+pub mod plot;
 pub mod report;
 pub mod results;
 pub mod stats;
@@ -17,3 +19,5 @@ pub mod timeline;
 
 #[cfg(test)]
 mod script;
+#[cfg(test)]
+mod synthetic;

@@ -122,6 +122,70 @@ impl Script {
     }
 }
 
+/// How a made-up trial goes; milliseconds.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Course {
+    /// The Primary leads after detecting, promoting and committing for this long.
+    Promoted(f64, f64, f64),
+    /// Another node leads, by election.
+    Elected(f64, f64, f64),
+    /// Nobody leads before the time-out.
+    TimedOut,
+    /// As `Promoted`, but two nodes lead in the term.
+    Torn(f64, f64, f64),
+    /// The leader changed before the fault.
+    Spoiled,
+}
+
+impl Script {
+    /// A trial of any cell and variant, beginning at `at` milliseconds.
+    pub(crate) fn course(
+        number: u64,
+        at: f64,
+        (cell, variant, block): (&str, &str, u32),
+        timeout_ms: f64,
+        course: Course,
+    ) -> Script {
+        let mut script = Script::default().begins(number, at, variant, block);
+        if let Some(Event::TrialStarted { cell: name, .. }) =
+            script.records.last_mut().map(|r| &mut r.event)
+        {
+            *name = cell.into();
+        }
+        let fault = at + 10.0;
+        let end = fault + timeout_ms;
+        let (detect, promote, commit, campaign, rank) = match course {
+            Course::Promoted(d, p, c) | Course::Torn(d, p, c) => {
+                (d, p, c, CampaignKind::Promotion, Some(0))
+            }
+            Course::Elected(d, p, c) => (d, p, c, CampaignKind::Election, None),
+            Course::TimedOut => return script.kill(fault).end(number, end, Verdict::Censored),
+            Course::Spoiled => return script.end(number, fault, Verdict::Invalid),
+        };
+        let (evidence, stood) = (Evidence::Silence, fault + detect);
+        let won = stood + promote;
+        let (exit, ready) = (fault + 0.4, won + commit);
+        let mut script = script
+            .kill(fault)
+            .agent(exit, Event::ProcessExited { node: 1, pid: 1, code: None, signal: Some(9) })
+            .node(2, stood, Event::Suspected { leader: Some(1), term: 1, evidence })
+            .node(2, stood, Event::CampaignStarted { term: 2, campaign, rank, evidence })
+            .node(2, won, Event::Elected { term: 2, campaign, rank, votes: 3 });
+        for id in 3..=5 {
+            let event = Event::LeaderAccepted { leader: 2, term: 2 };
+            script = script.node(id, won + 0.1 * id as f64, event);
+        }
+        if matches!(course, Course::Torn(..)) {
+            script = script.node(4, won + 1.0, Event::LeaderAccepted { leader: 5, term: 2 });
+        }
+        script.node(2, ready, Event::Ready { term: 2, index: 9 }).end(
+            number,
+            ready + 250.0,
+            Verdict::Ok,
+        )
+    }
+}
+
 pub(crate) fn ns(ms: f64) -> u64 {
     (ms * 1e6).round() as u64
 }

@@ -1,0 +1,137 @@
+//! The rows of a run by cell and variant, and the figures that are taken from them.
+
+use crate::{measure::TrialRow, results::Plan};
+use sraft_events::Verdict;
+
+/// A time that every trial yields.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Figure {
+    /// From the fault to the majority of the new leader.
+    Leaderless,
+    /// From the fault to the campaign that wins.
+    Detect,
+    /// From there to its majority.
+    Promote,
+    /// From there to its committed no-op.
+    Commit,
+    /// From the fault until every node that was not struck knows the new leader.
+    Announced,
+    /// From the fault until the cluster is whole again.
+    Restored,
+}
+
+impl Figure {
+    /// Every figure, the headline first.
+    pub const ALL: [Figure; 6] = [
+        Figure::Leaderless,
+        Figure::Detect,
+        Figure::Promote,
+        Figure::Commit,
+        Figure::Announced,
+        Figure::Restored,
+    ];
+
+    /// Its name; the column of `trials.csv` is this with `_us`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Figure::Leaderless => "leaderless",
+            Figure::Detect => "detect",
+            Figure::Promote => "promote",
+            Figure::Commit => "commit",
+            Figure::Announced => "announced",
+            Figure::Restored => "restored",
+        }
+    }
+
+    /// What it spans, in one line.
+    pub fn meaning(self) -> &'static str {
+        match self {
+            Figure::Leaderless => "fault to the new leader's majority",
+            Figure::Detect => "fault to the start of the campaign that wins",
+            Figure::Promote => "start of that campaign to its majority",
+            Figure::Commit => "majority to the new leader's committed no-op",
+            Figure::Announced => "fault until the last spared node has accepted the new leader",
+            Figure::Restored => "fault until the cluster is whole again",
+        }
+    }
+
+    /// Its value in a row, microseconds.
+    pub fn of(self, row: &TrialRow) -> Option<f64> {
+        match self {
+            Figure::Leaderless => row.leaderless_us,
+            Figure::Detect => row.detect_us,
+            Figure::Promote => row.promote_us,
+            Figure::Commit => row.commit_us,
+            Figure::Announced => row.announced_us,
+            Figure::Restored => row.restored_us,
+        }
+    }
+
+    /// Whether it counts from the fault, so that a time-out bounds it from below.
+    fn from_fault(self) -> bool {
+        !matches!(self, Figure::Promote | Figure::Commit)
+    }
+}
+
+/// One value of a sample.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Observation {
+    /// Microseconds.
+    pub value: f64,
+    /// Whether the end was seen; if not, it took at least `value`.
+    pub observed: bool,
+    /// The block in which it was measured.
+    pub block: u32,
+}
+
+/// The trials of one variant in one cell, in the order in which they ran.
+#[derive(Clone, Debug)]
+pub struct Group<'a> {
+    /// The cell, empty without a matrix.
+    pub cell: &'a str,
+    /// The variant.
+    pub variant: &'a str,
+    /// Position of the variant in the plan.
+    pub index: usize,
+    /// Its rows.
+    pub rows: Vec<&'a TrialRow>,
+    timeout_us: f64,
+}
+
+impl<'a> Group<'a> {
+    /// Every variant in every cell, cells first, in the order of the plan; empty ones included.
+    pub fn all(plan: &'a Plan, rows: &'a [TrialRow]) -> Vec<Group<'a>> {
+        let mut groups = Vec::new();
+        for cell in &plan.cells {
+            for (index, variant) in plan.variants.iter().enumerate() {
+                let of = |row: &&TrialRow| row.cell == *cell && row.variant == variant.name;
+                groups.push(Group {
+                    cell,
+                    variant: &variant.name,
+                    index,
+                    rows: rows.iter().filter(of).collect(),
+                    timeout_us: plan.timeout_ns as f64 / 1000.0,
+                });
+            }
+        }
+        groups
+    }
+
+    /// The sample of a figure over the trials that count. A censored trial that did not get as
+    /// far as the figure's end counts with the time-out, as not observed.
+    pub fn sample(&self, figure: Figure) -> Vec<Observation> {
+        let observe = |row: &&TrialRow| match figure.of(row) {
+            Some(value) => Some(Observation { value, observed: true, block: row.block }),
+            None if row.verdict == Verdict::Censored && figure.from_fault() => {
+                Some(Observation { value: self.timeout_us, observed: false, block: row.block })
+            }
+            None => None,
+        };
+        self.rows.iter().filter(|row| row.counts()).filter_map(observe).collect()
+    }
+
+    /// Number of trials with this verdict.
+    pub fn count(&self, verdict: Verdict) -> usize {
+        self.rows.iter().filter(|row| row.verdict == verdict).count()
+    }
+}

@@ -1,0 +1,134 @@
+//! Rows -> figures. Every figure is drawn once, as SVG, and rendered to PNG from that SVG.
+
+mod axis;
+mod by_cell;
+mod canvas;
+mod ecdf;
+mod histogram;
+mod legend;
+mod over_time;
+mod palette;
+mod phases;
+
+pub use canvas::Drawing;
+
+use crate::{
+    groups::{Figure, Group},
+    measure::TrialRow,
+    results::Plan,
+};
+
+/// A figure could not be drawn. This is a fault of the program, not of the run.
+#[derive(Debug, thiserror::Error)]
+pub enum PlotError {
+    /// The drawing failed.
+    #[error("cannot draw a figure: {0}")]
+    Drawing(String),
+    /// Rendering it failed.
+    #[error("cannot render a figure: {0}")]
+    Rendering(String),
+}
+
+/// A drawn figure and what is to be said about it.
+#[derive(Clone, Debug)]
+pub struct Plot {
+    /// Name of its files, without extension.
+    pub name: String,
+    /// What it shows, for a heading.
+    pub title: String,
+    /// The drawing.
+    pub drawing: Drawing,
+}
+
+/// All figures of a run. Those that show distributions exist once per cell.
+///
+/// # Errors
+/// [`PlotError`].
+pub fn all(plan: &Plan, rows: &[TrialRow]) -> Result<Vec<Plot>, PlotError> {
+    let groups = Group::all(plan, rows);
+    let mut plots = Vec::new();
+    for cell in &plan.cells {
+        let of_cell: Vec<Group<'_>> = groups.iter().filter(|g| g.cell == cell).cloned().collect();
+        let subject = Subject { plan, cell, groups: &of_cell };
+        plots.push(subject.plot("leaderless_histogram", histogram::draw)?);
+        plots.push(subject.plot("leaderless_ecdf", ecdf::draw)?);
+        plots.push(subject.plot("phases", phases::draw)?);
+        plots.push(subject.plot("trials_over_time", over_time::draw)?);
+    }
+    if plan.cells.len() > 1 {
+        let subject = Subject { plan, cell: "", groups: &groups };
+        plots.push(subject.plot("by_cell", by_cell::draw)?);
+    }
+    Ok(plots)
+}
+
+/// What a figure is about.
+#[derive(Clone, Copy, Debug)]
+struct Subject<'a> {
+    plan: &'a Plan,
+    /// Empty without a matrix, and for a figure of all cells.
+    cell: &'a str,
+    groups: &'a [Group<'a>],
+}
+
+type Draw = fn(&Subject<'_>, &str) -> Result<Drawing, PlotError>;
+
+impl Subject<'_> {
+    fn plot(&self, stem: &str, draw: Draw) -> Result<Plot, PlotError> {
+        let title = self.title(match stem {
+            "leaderless_histogram" => "Time without a leader",
+            "leaderless_ecdf" => "Share of trials that have a leader again",
+            "phases" => "Where the time without service goes",
+            "trials_over_time" => "Every trial, in the order of running",
+            _ => "Median time without a leader, by cell",
+        });
+        let name = match self.cell {
+            "" => stem.to_owned(),
+            cell => format!("{stem}.{}", slug(cell)),
+        };
+        Ok(Plot { name, drawing: draw(self, &title)?, title })
+    }
+
+    fn title(&self, what: &str) -> String {
+        let fault = format!("{} of {}", self.plan.fault, self.plan.target);
+        match self.cell {
+            "" => format!("{what} · {fault}"),
+            cell => format!("{what} · {fault} · {cell}"),
+        }
+    }
+
+    /// Every observed leaderless time of the subject, milliseconds.
+    fn leaderless_ms(&self) -> Vec<f64> {
+        self.groups.iter().flat_map(observed_ms).collect()
+    }
+}
+
+/// The leaderless times that were observed in trials that count, milliseconds.
+fn observed_ms(group: &Group<'_>) -> Vec<f64> {
+    let sample = group.sample(Figure::Leaderless);
+    sample.iter().filter(|o| o.observed).map(|o| o.value / 1000.0).collect()
+}
+
+/// A name that can stand in a file name.
+pub(crate) fn slug(name: &str) -> String {
+    let fits = |c: char| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '-' };
+    name.chars().map(fits).collect()
+}
+
+/// Milliseconds with three significant digits.
+pub(crate) fn ms(value: f64) -> String {
+    let decimals = match value.abs() {
+        v if v >= 99.95 => 0,
+        v if v >= 9.995 => 1,
+        v if v >= 0.9995 => 2,
+        _ => 3,
+    };
+    let rounded = format!("{value:.decimals$}");
+    match decimals {
+        0 => axis::label(rounded.parse().unwrap_or(value)),
+        _ => rounded,
+    }
+}
+
+#[cfg(test)]
+mod tests;

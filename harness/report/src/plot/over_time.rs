@@ -1,0 +1,114 @@
+//! Every trial as a dot in the order of running: drift, outliers and blocks become visible.
+
+use plotters::style::RGBColor;
+use sraft_events::Verdict;
+
+use super::{
+    Drawing, PlotError, Subject,
+    axis::{Axis, label, needs_log},
+    canvas::{Align, Canvas, FAINT, GRID, INK, Pen, SHADE, SMALL, WIDTH},
+    legend::{self, Entry, Sign},
+    palette,
+};
+use crate::{groups::Figure, measure::TrialRow};
+
+const LEFT: i32 = 150;
+const RIGHT: i32 = WIDTH - 50;
+const BODY: i32 = 640;
+const ODD: RGBColor = RGBColor(0x1c, 0x23, 0x2b);
+
+pub(super) fn draw(subject: &Subject<'_>, title: &str) -> Result<Drawing, PlotError> {
+    let colors = palette::colors(subject.plan);
+    // Trials of one cell run in the order of their blocks; within a variant they are in order.
+    let mut trials: Vec<(&TrialRow, usize)> = subject
+        .groups
+        .iter()
+        .flat_map(|group| group.rows.iter().map(|row| (*row, group.index)))
+        .collect();
+    trials.sort_by(|(a, _), (b, _)| (&a.started_at, a.trial).cmp(&(&b.started_at, b.trial)));
+    let values: Vec<f64> = trials
+        .iter()
+        .filter_map(|(row, _)| Figure::Leaderless.of(row))
+        .map(|v| v / 1000.0)
+        .collect();
+    let log = needs_log(&values);
+
+    let mut entries: Vec<Entry> = subject
+        .groups
+        .iter()
+        .map(|group| Entry {
+            name: group.variant.to_owned(),
+            color: colors[group.index],
+            sign: Sign::Marker(group.index),
+        })
+        .collect();
+    let has = |verdict| trials.iter().any(|(row, _)| row.verdict == verdict);
+    for (verdict, name, sign) in [
+        (Verdict::Censored, "timed out", Sign::Late),
+        (Verdict::Inconsistent, "inconsistent", Sign::Ring),
+        (Verdict::Invalid, "invalid", Sign::Cross),
+    ] {
+        if has(verdict) {
+            entries.push(Entry { name: name.to_owned(), color: ODD, sign });
+        }
+    }
+    let top = 140 + legend::height(&entries) + 56;
+    let bottom = top + BODY;
+    let y = Axis::over(&values, log, !log, bottom, top);
+    let last = trials.len().max(2) as f64;
+    let x = Axis::exact(0.0, last + 1.0, false, LEFT, RIGHT);
+
+    Canvas::draw(bottom + 110, title, |canvas| {
+        canvas.heading(
+            title,
+            "a dot is a trial; shading marks the blocks, each with one freshly started cluster",
+        )?;
+        legend::draw(canvas, &entries, 140)?;
+        let mut place = 0;
+        for (number, block) in trials.chunk_by(|a, b| a.0.block == b.0.block).enumerate() {
+            let (from, to) = (place as f64 + 0.5, (place + block.len()) as f64 + 0.5);
+            if number % 2 == 0 {
+                canvas.rect((x.at(from), top), (x.at(to), bottom), SHADE)?;
+            }
+            place += block.len();
+        }
+        let grey = Pen::new(SMALL, FAINT);
+        for tick in y.ticks(60) {
+            let at = y.at(tick);
+            canvas.line(&[(LEFT, at), (RIGHT, at)], GRID, 1)?;
+            canvas.text(grey.align(Align::Right), LEFT - 14, at, &label(tick))?;
+        }
+        for tick in x.ticks(120).into_iter().filter(|t| t.fract() == 0.0 && *t > 0.0 && *t <= last)
+        {
+            canvas.line(&[(x.at(tick), bottom), (x.at(tick), bottom + 10)], INK, 2)?;
+            canvas.text(grey.align(Align::Middle), x.at(tick), bottom + 30, &label(tick))?;
+        }
+        canvas.line(&[(LEFT, bottom), (RIGHT, bottom)], INK, 2)?;
+        let size = if trials.len() > 400 { 5 } else { 7 };
+        for (order, (row, variant)) in trials.iter().enumerate() {
+            let at = x.at(order as f64 + 1.0);
+            let value = Figure::Leaderless.of(row).map(|value| y.at(value / 1000.0));
+            if let Some(value) = value {
+                canvas.marker((at, value), *variant, size, colors[*variant])?;
+            }
+            match row.verdict {
+                Verdict::Ok => {}
+                // Above everything that was measured: it took longer.
+                Verdict::Censored => arrow(canvas, (at, top - 8), colors[*variant])?,
+                Verdict::Inconsistent => canvas.ring((at, value.unwrap_or(bottom)), 13, ODD)?,
+                Verdict::Invalid => canvas.cross((at, value.unwrap_or(bottom - 12)), 8, ODD)?,
+            }
+        }
+        let pen = Pen::new(SMALL, INK).align(Align::Middle);
+        canvas.text(pen, (LEFT + RIGHT) / 2, bottom + 76, "trial, in the order of running")?;
+        let scale = if log { ", logarithmic" } else { "" };
+        canvas.text_up(pen, 34, (top + bottom) / 2, &format!("time without a leader (ms{scale})"))
+    })
+}
+
+/// An arrow upwards, its foot at `at`.
+pub(super) fn arrow(canvas: &Canvas<'_>, at: (i32, i32), color: RGBColor) -> Result<(), PlotError> {
+    let (x, y) = at;
+    canvas.line(&[(x, y), (x, y - 24)], color, 3)?;
+    canvas.line(&[(x - 8, y - 14), (x, y - 24), (x + 8, y - 14)], color, 3)
+}

@@ -1,0 +1,31 @@
+use plotters::style::RGBColor;
+
+use crate::results::Plan;
+
+// The colour-blind-safe palette of Okabe and Ito (Color Universal Design, 2008), without its
+// yellow, which does not carry a thin line on white.
+const VERMILLION: RGBColor = RGBColor(0xd5, 0x5e, 0x00);
+const ORANGE: RGBColor = RGBColor(0xe6, 0x9f, 0x00);
+const PURPLE: RGBColor = RGBColor(0xcc, 0x79, 0xa7);
+const BLUE: RGBColor = RGBColor(0x00, 0x72, 0xb2);
+const SKY: RGBColor = RGBColor(0x56, 0xb4, 0xe9);
+const GREEN: RGBColor = RGBColor(0x00, 0x9e, 0x73);
+const BLACK: RGBColor = RGBColor(0x00, 0x00, 0x00);
+const GREY: RGBColor = RGBColor(0x8a, 0x8a, 0x8a);
+
+/// The colour of each variant of a plan. A variant whose name begins with `s-raft` is cool, every
+/// other one warm, so that the two are told apart at a glance in every experiment, and the same
+/// plan always gives the same colours.
+pub(super) fn colors(plan: &Plan) -> Vec<RGBColor> {
+    let cool = [BLUE, GREEN, SKY, BLACK];
+    let warm = [VERMILLION, ORANGE, PURPLE, GREY];
+    let mut taken = Vec::new();
+    for variant in &plan.variants {
+        let (own, other) =
+            if variant.name.starts_with("s-raft") { (cool, warm) } else { (warm, cool) };
+        let free = own.into_iter().chain(other).find(|color| !taken.contains(color));
+        // More than eight variants share colours; their shapes still differ for six more.
+        taken.push(free.unwrap_or(own[taken.len() % own.len()]));
+    }
+    taken
+}

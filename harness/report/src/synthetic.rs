@@ -1,0 +1,155 @@
+//! Made-up runs, for tests of everything that is derived from a run.
+//!
+//! With `SRAFT_SYNTHETIC=DIR` in the environment the tests leave the runs in DIR, to be looked at.
+
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use crate::{
+    results::{Block, Plan, PlannedVariant, RunDir, Setting},
+    script::{Course, Script},
+};
+
+/// How the trials of a variant go.
+pub(crate) type Model = fn(&mut ChaCha8Rng) -> Course;
+
+/// A whole run: `count` trials per variant and cell in blocks of `block`.
+pub(crate) struct Synthetic {
+    pub(crate) name: &'static str,
+    pub(crate) variants: Vec<(&'static str, Model)>,
+    pub(crate) cells: Vec<&'static str>,
+    pub(crate) count: usize,
+    pub(crate) block: usize,
+    /// Only so many trials ran.
+    pub(crate) stop_after: usize,
+}
+
+/// Where a run is left, and for how long.
+pub(crate) struct Left {
+    pub(crate) run: RunDir,
+    _keep: Option<tempfile::TempDir>,
+}
+
+pub(crate) fn uniform(rng: &mut ChaCha8Rng, low: f64, high: f64) -> f64 {
+    low + (high - low) * (f64::from(rng.random::<u32>()) / f64::from(u32::MAX))
+}
+
+pub(crate) fn raft(rng: &mut ChaCha8Rng) -> Course {
+    let split = uniform(rng, 0.0, 1.0) < 0.15;
+    let first = uniform(rng, 300.0, 550.0);
+    let again = if split { uniform(rng, 300.0, 1000.0) } else { 0.0 };
+    Course::Elected(
+        first + again - uniform(rng, 0.0, 50.0),
+        uniform(rng, 0.6, 1.4),
+        uniform(rng, 0.7, 1.2),
+    )
+}
+
+pub(crate) fn s_raft(rng: &mut ChaCha8Rng) -> Course {
+    let detect = uniform(rng, 150.0, 200.0) - uniform(rng, 0.0, 50.0);
+    Course::Promoted(detect, uniform(rng, 0.6, 1.4), uniform(rng, 0.7, 1.2))
+}
+
+pub(crate) fn fast(rng: &mut ChaCha8Rng) -> Course {
+    let tail = if uniform(rng, 0.0, 1.0) < 0.03 { uniform(rng, 3.0, 12.0) } else { 0.0 };
+    Course::Promoted(uniform(rng, 0.3, 1.2) + tail, uniform(rng, 0.6, 1.4), uniform(rng, 0.7, 1.2))
+}
+
+pub(crate) fn rough(rng: &mut ChaCha8Rng) -> Course {
+    match (uniform(rng, 0.0, 1.0) * 20.0) as u32 {
+        0 => Course::TimedOut,
+        1 => Course::Torn(170.0, 1.0, 1.0),
+        2 => Course::Spoiled,
+        _ => raft(rng),
+    }
+}
+
+impl Synthetic {
+    pub(crate) fn plan(&self) -> Plan {
+        let mut blocks = Vec::new();
+        let mut next = 1;
+        for turn in 0..self.count.div_ceil(self.block) {
+            for cell in &self.cells {
+                for (variant, _) in &self.variants {
+                    let size = self.block.min(self.count - turn * self.block) as u64;
+                    blocks.push(Block {
+                        block: blocks.len() as u32 + 1,
+                        cell: (*cell).into(),
+                        variant: (*variant).into(),
+                        warmup: 0,
+                        trials: (next..next + size).collect(),
+                    });
+                    next += size;
+                }
+            }
+        }
+        let setting = |cell: &&str, model: &(&str, Model)| Setting {
+            cell: (*cell).into(),
+            variant: model.0.into(),
+            size: 5,
+            sub_leaders: 2,
+            // Two variants with the same model are an A/A pair.
+            node: serde_json::json!({ "model": model.1 as usize }),
+        };
+        Plan {
+            experiment: "leader-kill".into(),
+            question: "How long is the cluster without a leader after kill -9?".into(),
+            seed: 1,
+            fault: "kill".into(),
+            target: "leader".into(),
+            timeout_ns: 10_000_000_000,
+            cells: self.cells.iter().map(|cell| (*cell).into()).collect(),
+            variants: self
+                .variants
+                .iter()
+                .enumerate()
+                .map(|(i, v)| PlannedVariant { name: v.0.into(), baseline: i == 0 })
+                .collect(),
+            settings: self
+                .cells
+                .iter()
+                .flat_map(|cell| self.variants.iter().map(move |model| setting(cell, model)))
+                .collect(),
+            blocks,
+        }
+    }
+
+    pub(crate) fn script(&self) -> Script {
+        let mut rng = ChaCha8Rng::seed_from_u64(1);
+        let mut script = Script::default();
+        let mut at = 0.0;
+        let mut ran = 0;
+        for block in &self.plan().blocks {
+            let model = self.variants.iter().find(|v| v.0 == block.variant).unwrap().1;
+            for number in &block.trials {
+                if ran == self.stop_after {
+                    return script;
+                }
+                let of = (block.cell.as_str(), block.variant.as_str(), block.block);
+                script.extend(Script::course(*number, at, of, 10_000.0, model(&mut rng)));
+                (at, ran) = (at + 20_000.0, ran + 1);
+            }
+        }
+        script
+    }
+
+    /// Writes the run as a harness would.
+    pub(crate) fn write(&self) -> Left {
+        let keep = std::env::var_os("SRAFT_SYNTHETIC");
+        let temporary = keep.is_none().then(|| tempfile::tempdir().unwrap());
+        let out = match (&keep, &temporary) {
+            (Some(dir), _) => std::path::PathBuf::from(dir),
+            (None, Some(dir)) => dir.path().to_owned(),
+            (None, None) => unreachable!("one of them is there"),
+        };
+        if keep.is_some() {
+            for kind in ["results", "plots"] {
+                let _ = std::fs::remove_dir_all(out.join(kind).join("leader-kill").join(self.name));
+            }
+        }
+        let run = RunDir::create(&out, "leader-kill", self.name).unwrap();
+        run.write_plan(&self.plan()).unwrap();
+        run.append_trial(&self.script().lines(), None).unwrap();
+        Left { run, _keep: temporary }
+    }
+}
