@@ -1,0 +1,419 @@
+//! What must hold, whatever happens: Raft's safety properties (paper, figure 3), what S-Raft adds,
+//! and that no message promises what its sender's disk could forget.
+//!
+//! The checker looks at states and at steps. Every entry that a log takes up is compared with what
+//! is known of its index and term (Log Matching by induction over single entries), so one event
+//! costs what it changes and not the length of the logs.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt,
+    hash::{BuildHasherDefault, DefaultHasher, Hash, Hasher},
+};
+
+use sraft_core::{
+    Appended, Entry, Envelope, Event, HardState, Index, Message, Node, NodeId, Output, Role, Term,
+    Time,
+};
+use sraft_events::CampaignKind;
+
+use crate::{disk::Disk, world::Host};
+
+/// An invariant that does not hold, and where.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "seed {seed}, event {event}, {at}: {invariant} is broken: {detail}\n{}",
+    nodes.join("\n")
+)]
+pub struct Violation {
+    /// Its name.
+    pub invariant: &'static str,
+    /// What was seen.
+    pub detail: String,
+    /// The run.
+    pub seed: u64,
+    /// The event after which it was seen, from 1.
+    pub event: u64,
+    /// When.
+    pub at: Time,
+    /// Every node's state then.
+    pub nodes: Vec<String>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Breach {
+    pub invariant: &'static str,
+    pub detail: String,
+}
+
+type Verdict = Result<(), Breach>;
+
+fn ensure(holds: bool, invariant: &'static str, detail: impl FnOnce() -> String) -> Verdict {
+    if holds { Ok(()) } else { Err(Breach { invariant, detail: detail() }) }
+}
+
+const ELECTION_SAFETY: &str = "Election Safety";
+const APPEND_ONLY: &str = "Leader Append-Only";
+const LOG_MATCHING: &str = "Log Matching";
+const COMPLETENESS: &str = "Leader Completeness";
+const MACHINE_SAFETY: &str = "State Machine Safety";
+const DURABILITY: &str = "Durability";
+const ONE_VOTE: &str = "one vote per term";
+const MONOTONY: &str = "terms and commits only grow";
+const RESERVED: &str = "reserved terms belong to their ranks";
+const COVERED: &str = "messages are covered by what is durable";
+
+/// A hash map whose order does not matter and whose hashes are the same in every run.
+type Map<K, V> = HashMap<K, V, BuildHasherDefault<DefaultHasher>>;
+
+#[derive(Debug)]
+struct Committed {
+    term: Term,
+    command: u64,
+    /// The term in which it was first known to be committed.
+    known_in: Term,
+}
+
+/// What a node looked like after its last event.
+#[derive(Clone, Copy, Debug, Default)]
+struct Seen {
+    term: Term,
+    commit: Index,
+    applied: Index,
+    /// If it led: in which term, and the end of its log.
+    led: Option<(Term, Index, Term)>,
+    /// The highest term whose leader it has accepted in this life.
+    leader_term: Term,
+}
+
+#[derive(Debug)]
+pub(crate) struct Checker {
+    majority: usize,
+    leaders: BTreeMap<Term, NodeId>,
+    committed: Vec<Committed>,
+    /// Of each index and term: the term of the entry before it, and the command.
+    entries: Map<(Index, Term), (Term, u64)>,
+    /// Whom each node has promised its vote to, over all its lives.
+    votes: Map<(NodeId, Term), NodeId>,
+    designations: Map<(Term, u64), Vec<NodeId>>,
+    seen: Vec<Seen>,
+}
+
+impl Checker {
+    pub(crate) fn new(size: usize) -> Checker {
+        Checker {
+            majority: size / 2 + 1,
+            leaders: BTreeMap::new(),
+            committed: Vec::new(),
+            entries: Map::default(),
+            votes: Map::default(),
+            designations: Map::default(),
+            seen: vec![Seen::default(); size],
+        }
+    }
+
+    pub(crate) fn committed(&self) -> u64 {
+        self.committed.len() as u64
+    }
+
+    pub(crate) fn started(&mut self, index: usize, hard_state: HardState) {
+        self.seen[index] = Seen { term: hard_state.term, ..Seen::default() };
+    }
+
+    /// After a node's event, before its output is carried out.
+    pub(crate) fn after(&mut self, hosts: &[Host], index: usize, output: &Output) -> Verdict {
+        let host = &hosts[index];
+        let Some(node) = &host.node else { return Ok(()) };
+        let id = index as NodeId + 1;
+        if let Some(persist) = &output.persist {
+            self.new_entries(id, node, &persist.entries)?;
+        }
+        for (_, event) in &output.events {
+            self.event(index, node, event)?;
+        }
+        self.step(index, node)?;
+        if !output.committed.is_empty() {
+            self.commit(hosts, index, node, &output.committed)?;
+        }
+        for envelope in &output.messages {
+            self.promise(id, node, &host.disk, envelope)?;
+        }
+        Ok(())
+    }
+
+    /// Log Matching: an index and a term name one entry, and one entry before it.
+    fn new_entries(&mut self, id: NodeId, node: &Node, new: &[Entry]) -> Verdict {
+        let Some(first) = new.first() else { return Ok(()) };
+        // In one batch the log may have been cut back below entries that were to be written.
+        let Some(mut before) = node.log().term_at(first.index - 1) else { return Ok(()) };
+        for entry in new {
+            let command = digest(&entry.command);
+            let known = self.entries.entry((entry.index, entry.term)).or_insert((before, command));
+            ensure(*known == (before, command), LOG_MATCHING, || {
+                format!(
+                    "node {id} holds another entry {}@{} than a node before it, or another one \
+                     before it (of term {before}, not {})",
+                    entry.index, entry.term, known.0
+                )
+            })?;
+            before = entry.term;
+        }
+        Ok(())
+    }
+
+    fn event(&mut self, index: usize, node: &Node, event: &Event) -> Verdict {
+        let id = index as NodeId + 1;
+        match event {
+            Event::Elected { term, .. } => {
+                let leader = *self.leaders.entry(*term).or_insert(id);
+                ensure(leader == id, ELECTION_SAFETY, || {
+                    format!("nodes {leader} and {id} were both elected in term {term}")
+                })?;
+                let lacking = self.committed.iter().enumerate().find(|(position, entry)| {
+                    entry.known_in < *term
+                        && node.log().term_at(*position as Index + 1) != Some(entry.term)
+                });
+                ensure(lacking.is_none(), COMPLETENESS, || {
+                    let (position, entry) = lacking.expect("it was found");
+                    format!(
+                        "node {id}, elected in term {term}, lacks entry {}@{}, known to be \
+                         committed in term {}",
+                        position + 1,
+                        entry.term,
+                        entry.known_in
+                    )
+                })?;
+            }
+            Event::Designated { term, epoch, ranks, .. } => {
+                self.designations.insert((*term, *epoch), ranks.clone());
+            }
+            Event::LeaderAccepted { leader, term } => {
+                let seen = &mut self.seen[index];
+                seen.leader_term = seen.leader_term.max(*term);
+                let known = self.leaders.get(term);
+                ensure(known == Some(leader), ELECTION_SAFETY, || {
+                    format!("node {id} follows {leader} in term {term}, but {known:?} was elected")
+                })?;
+            }
+            Event::CampaignStarted { term, campaign, rank, .. } => {
+                self.campaign(index, node, *term, *campaign, *rank)?;
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn campaign(
+        &self,
+        index: usize,
+        node: &Node,
+        term: Term,
+        kind: CampaignKind,
+        rank: Option<u32>,
+    ) -> Verdict {
+        let id = index as NodeId + 1;
+        let Some(rank) = rank else {
+            let lowest = match self.seen[index].leader_term {
+                0 => 0,
+                known => known + 1 + node.config().sub_leaders() as Term,
+            };
+            return ensure(kind != CampaignKind::Promotion && term >= lowest, RESERVED, || {
+                format!(
+                    "node {id} has no rank but stands in term {term}; the terms below {lowest} \
+                     belong to the sub-leaders it knows of"
+                )
+            });
+        };
+        let named = node.designation().filter(|named| {
+            let known = self.designations.get(&(named.term, named.epoch));
+            named.term + 1 + Term::from(rank) == term
+                && known.is_some_and(|ranks| ranks.get(rank as usize) == Some(&id))
+        });
+        ensure(named.is_some(), RESERVED, || {
+            format!("node {id} stands in term {term} as rank {rank}, which nobody gave it")
+        })
+    }
+
+    /// What must hold between a node's state before the event and after it.
+    fn step(&mut self, index: usize, node: &Node) -> Verdict {
+        let status = node.status();
+        let id = status.id;
+        let before = self.seen[index];
+        ensure(status.term >= before.term && status.commit >= before.commit, MONOTONY, || {
+            format!(
+                "node {id} went from term {} commit {} to term {} commit {}",
+                before.term, before.commit, status.term, status.commit
+            )
+        })?;
+        let led = (status.role == Role::Leader).then(|| {
+            let log = node.log();
+            (status.term, log.last_index(), log.last_term())
+        });
+        if let Some((term, last, last_term)) = before.led
+            && led.is_some_and(|(now, _, _)| now == term)
+        {
+            ensure(node.log().term_at(last) == Some(last_term), APPEND_ONLY, || {
+                format!("node {id} led in term {term} and has removed its entry {last}@{last_term}")
+            })?;
+        }
+        let after = &mut self.seen[index];
+        (after.term, after.commit, after.led) = (status.term, status.commit, led);
+        Ok(())
+    }
+
+    fn commit(&mut self, hosts: &[Host], index: usize, node: &Node, new: &[Entry]) -> Verdict {
+        let id = index as NodeId + 1;
+        for entry in new {
+            let seen = &mut self.seen[index];
+            ensure(entry.index == seen.applied + 1, MACHINE_SAFETY, || {
+                format!("node {id} applies entry {} after {}", entry.index, seen.applied)
+            })?;
+            seen.applied = entry.index;
+            let command = digest(&entry.command);
+            if let Some(known) = self.committed.get(entry.index as usize - 1) {
+                ensure((known.term, known.command) == (entry.term, command), MACHINE_SAFETY, || {
+                    format!(
+                        "node {id} applies {}@{}, but the entry committed there is of term {}",
+                        entry.index, entry.term, known.term
+                    )
+                })?;
+                continue;
+            }
+            let known_in = node.status().term;
+            self.committed.push(Committed { term: entry.term, command, known_in });
+            let holders =
+                hosts.iter().filter(|host| host.disk.term_at(entry.index) == Some(entry.term));
+            let holders = holders.count();
+            ensure(holders >= self.majority, DURABILITY, || {
+                format!(
+                    "node {id} committed {}@{}, which is durable on {holders} nodes only",
+                    entry.index, entry.term
+                )
+            })?;
+            let lacking = hosts.iter().filter_map(|host| host.node.as_ref()).find(|other| {
+                other.status().role == Role::Leader
+                    && other.status().term > known_in
+                    && other.log().term_at(entry.index) != Some(entry.term)
+            });
+            ensure(lacking.is_none(), COMPLETENESS, || {
+                let leader = lacking.expect("it was found").status();
+                format!(
+                    "node {id} committed {}@{} in term {known_in}; node {} leads in term {} \
+                     without it",
+                    entry.index, entry.term, leader.id, leader.term
+                )
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Before a disk makes its group durable: what is durable and committed stays, terms grow, and
+    /// a vote is not changed.
+    pub(crate) fn writing(&mut self, index: usize, disk: &Disk) -> Verdict {
+        let id = index as NodeId + 1;
+        let mut before = disk.hard_state;
+        for persist in disk.writing() {
+            if let Some(after) = persist.hard_state {
+                ensure(after.term >= before.term, MONOTONY, || {
+                    format!("node {id}'s durable term falls from {} to {}", before.term, after.term)
+                })?;
+                let changed = after.term == before.term
+                    && before.voted_for.is_some()
+                    && before.voted_for != after.voted_for;
+                ensure(!changed, ONE_VOTE, || {
+                    format!("node {id}'s durable vote changes from {before:?} to {after:?}")
+                })?;
+                before = after;
+            }
+            let Some(first) = persist.entries.first() else { continue };
+            let replaced = disk.entries.iter().skip(first.index as usize - 1).find(|old| {
+                let new = persist.entries.get((old.index - first.index) as usize);
+                self.committed.get(old.index as usize - 1).is_some_and(|c| c.term == old.term)
+                    && new.map(|new| new.term) != Some(old.term)
+            });
+            ensure(replaced.is_none(), DURABILITY, || {
+                let old = replaced.expect("it was found");
+                format!("node {id} removes the committed entry {}@{}", old.index, old.term)
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Whoever receives this must be able to count on it after a crash of the sender.
+    fn promise(&mut self, id: NodeId, node: &Node, disk: &Disk, envelope: &Envelope) -> Verdict {
+        let durable = disk.hard_state;
+        let covered = |holds: bool, what: &str| {
+            ensure(holds, COVERED, || {
+                let last = disk.entries.last().map_or((0, 0), |e| (e.index, e.term));
+                format!(
+                    "node {id} sends {envelope:?}: {what}; durable are {durable:?} and the log up \
+                     to {}@{}",
+                    last.0, last.1
+                )
+            })
+        };
+        match &envelope.message {
+            // The term and the candidate's own vote may still be on their way to the disk.
+            Message::RequestVote(request) => covered(
+                disk.term_at(request.last_index) == Some(request.last_term),
+                "it boasts of entries that are not durable",
+            ),
+            Message::VoteReply(reply) => {
+                covered(reply.term <= durable.term, "its term is not durable")?;
+                if reply.pre_vote || reply.refusal.is_some() {
+                    return Ok(());
+                }
+                let to = envelope.to;
+                let promised = *self.votes.entry((id, reply.for_term)).or_insert(to);
+                ensure(promised == to, ONE_VOTE, || {
+                    format!("node {id} votes for {promised} and {to} in term {}", reply.for_term)
+                })?;
+                covered(
+                    durable == HardState { term: reply.for_term, voted_for: Some(to) },
+                    "the vote is not durable",
+                )
+            }
+            Message::AppendEntries(append) => {
+                let leader = self.leaders.get(&append.term);
+                ensure(leader == Some(&id), ELECTION_SAFETY, || {
+                    format!("node {id} leads in term {}, but {leader:?} was elected", append.term)
+                })?;
+                ensure(append.commit <= self.committed(), DURABILITY, || {
+                    format!("node {id} tells of {} commits, more than there are", append.commit)
+                })?;
+                covered(
+                    durable == HardState { term: append.term, voted_for: Some(id) },
+                    "the leader's own vote is not durable",
+                )
+            }
+            Message::AppendReply(reply) => {
+                covered(reply.term <= durable.term, "its term is not durable")?;
+                let Ok(Appended { match_index }) = reply.result else { return Ok(()) };
+                // In a batch the node may have gone on to a term with another log; what this
+                // reply speaks of is then only on the disk.
+                let agrees = node.status().term != reply.term
+                    || disk.term_at(match_index) == node.log().term_at(match_index);
+                covered(
+                    match_index <= disk.entries.len() as Index && agrees,
+                    "the entries it acknowledges are not durable",
+                )
+            }
+            Message::TimeoutNow { term } => {
+                covered(*term <= durable.term, "its term is not durable")
+            }
+            Message::Forward { .. } => Ok(()),
+        }
+    }
+}
+
+fn digest(command: &[u8]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    command.hash(&mut hasher);
+    hasher.finish()
+}
+
+impl fmt::Display for Breach {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.invariant, self.detail)
+    }
+}
