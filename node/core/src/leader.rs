@@ -1,7 +1,7 @@
 //! The leader: its view of every follower, replication, the commit rule, handing over.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, VecDeque},
     time::Duration,
 };
 
@@ -53,8 +53,8 @@ pub(crate) struct Follower {
     /// at a time, else as many as the window holds.
     probing: bool,
     probe_sent: bool,
-    /// Messages with entries that have not been answered.
-    inflight: BTreeSet<u64>,
+    /// Messages with entries that have not been answered, and the index of the last one in each.
+    inflight: BTreeMap<u64, Index>,
     next_seq: u64,
     heartbeats: VecDeque<(u64, Time)>,
     unanswered: u32,
@@ -72,7 +72,7 @@ impl Follower {
             next_index,
             probing: true,
             probe_sent: false,
-            inflight: BTreeSet::new(),
+            inflight: BTreeMap::new(),
             next_seq: 1,
             heartbeats: VecDeque::new(),
             unanswered: 0,
@@ -198,7 +198,7 @@ impl Node {
                 follower.heartbeats.pop_front();
             }
         } else {
-            follower.inflight.insert(seq);
+            follower.inflight.insert(seq, follower.next_index - 1 + entries.len() as Index);
         }
         let prev_index = follower.next_index - 1;
         if follower.probing {
@@ -299,6 +299,8 @@ impl Node {
                     return;
                 }
                 follower.match_index = follower.match_index.max(match_index);
+                // An answer may have been lost, but what it would have said is known now.
+                follower.inflight.retain(|_, last| *last > match_index);
                 if follower.probing && match_index + 1 >= follower.next_index {
                     follower.probing = false;
                     follower.probe_sent = false;
