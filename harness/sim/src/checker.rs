@@ -95,7 +95,8 @@ pub(crate) struct Checker {
     entries: Map<(Index, Term), (Term, u64)>,
     /// Whom each node has promised its vote to, over all its lives.
     votes: Map<(NodeId, Term), NodeId>,
-    designations: Map<(Term, u64), Vec<NodeId>>,
+    /// Every rank that a leader of a term has ever given to a node.
+    ranks: Map<(Term, u32, NodeId), ()>,
     seen: Vec<Seen>,
 }
 
@@ -107,7 +108,7 @@ impl Checker {
             committed: Vec::new(),
             entries: Map::default(),
             votes: Map::default(),
-            designations: Map::default(),
+            ranks: Map::default(),
             seen: vec![Seen::default(); size],
         }
     }
@@ -184,8 +185,10 @@ impl Checker {
                     )
                 })?;
             }
-            Event::Designated { term, epoch, ranks, .. } => {
-                self.designations.insert((*term, *epoch), ranks.clone());
+            Event::Designated { term, ranks, .. } => {
+                for (rank, holder) in ranks.iter().enumerate() {
+                    self.ranks.insert((*term, rank as u32, *holder), ());
+                }
             }
             Event::LeaderAccepted { leader, term } => {
                 let seen = &mut self.seen[index];
@@ -224,12 +227,11 @@ impl Checker {
                 )
             });
         };
-        let named = node.designation().filter(|named| {
-            let known = self.designations.get(&(named.term, named.epoch));
-            named.term + 1 + Term::from(rank) == term
-                && known.is_some_and(|ranks| ranks.get(rank as usize) == Some(&id))
-        });
-        ensure(named.is_some(), RESERVED, || {
+        // Not the node's own designation: in one batch it may have got another one since.
+        let given = term
+            .checked_sub(1 + Term::from(rank))
+            .is_some_and(|designated_in| self.ranks.contains_key(&(designated_in, rank, id)));
+        ensure(given, RESERVED, || {
             format!("node {id} stands in term {term} as rank {rank}, which nobody gave it")
         })
     }
@@ -281,9 +283,7 @@ impl Checker {
             }
             let known_in = node.status().term;
             self.committed.push(Committed { term: entry.term, command, known_in });
-            let holders =
-                hosts.iter().filter(|host| host.disk.term_at(entry.index) == Some(entry.term));
-            let holders = holders.count();
+            let holders = holders(hosts, entry);
             ensure(holders >= self.majority, DURABILITY, || {
                 format!(
                     "node {id} committed {}@{}, which is durable on {holders} nodes only",
@@ -307,10 +307,11 @@ impl Checker {
         Ok(())
     }
 
-    /// Before a disk makes its group durable: what is durable and committed stays, terms grow, and
-    /// a vote is not changed.
-    pub(crate) fn writing(&mut self, index: usize, disk: &Disk) -> Verdict {
-        let id = index as NodeId + 1;
+    /// Before a disk makes its group durable: what is committed stays durable on a majority, terms
+    /// grow, and a vote is not changed. A node may well remove an entry that is committed, if it
+    /// got it from a leader of an older term than the one under which it has been committed.
+    pub(crate) fn writing(&mut self, hosts: &[Host], index: usize) -> Verdict {
+        let (id, disk) = (index as NodeId + 1, &hosts[index].disk);
         let mut before = disk.hard_state;
         for persist in disk.writing() {
             if let Some(after) = persist.hard_state {
@@ -330,10 +331,12 @@ impl Checker {
                 let new = persist.entries.get((old.index - first.index) as usize);
                 self.committed.get(old.index as usize - 1).is_some_and(|c| c.term == old.term)
                     && new.map(|new| new.term) != Some(old.term)
+                    && holders(hosts, old) <= self.majority
             });
             ensure(replaced.is_none(), DURABILITY, || {
                 let old = replaced.expect("it was found");
-                format!("node {id} removes the committed entry {}@{}", old.index, old.term)
+                let (index, term) = (old.index, old.term);
+                format!("node {id} removes {index}@{term}, committed; too few others have it")
             })?;
         }
         Ok(())
@@ -354,8 +357,11 @@ impl Checker {
         };
         match &envelope.message {
             // The term and the candidate's own vote may still be on their way to the disk.
+            // A request that waited for the disk may speak of a log that is no more, but never
+            // of a better one than the disk holds.
             Message::RequestVote(request) => covered(
-                disk.term_at(request.last_index) == Some(request.last_term),
+                (request.last_term, request.last_index)
+                    <= disk.entries.last().map_or((0, 0), |last| (last.term, last.index)),
                 "it boasts of entries that are not durable",
             ),
             Message::VoteReply(reply) => {
@@ -404,6 +410,11 @@ impl Checker {
             Message::Forward { .. } => Ok(()),
         }
     }
+}
+
+/// On how many disks an entry is durable.
+fn holders(hosts: &[Host], entry: &Entry) -> usize {
+    hosts.iter().filter(|host| host.disk.term_at(entry.index) == Some(entry.term)).count()
 }
 
 fn digest(command: &[u8]) -> u64 {

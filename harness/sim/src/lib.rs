@@ -32,7 +32,7 @@ pub use checker::Violation;
 pub use distribution::{Distribution, DistributionError, LogNormal, Uniform};
 pub use model::{
     ClockModel, Cut, DiskModel, EvidenceModel, Fault, LinkModel, MAX_NODES, Model, ModelError,
-    Network, ScheduledFault,
+    Network, Replication, ScheduledFault,
 };
 #[cfg(feature = "mutants")]
 pub use swarm::{replay_with_flaw, swarm_with_flaw};

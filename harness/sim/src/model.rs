@@ -20,6 +20,9 @@ pub struct Model {
     /// The network between the nodes.
     #[serde(default)]
     pub network: Network,
+    /// How leaders replicate.
+    #[serde(default)]
+    pub replication: Replication,
     /// The nodes' disks.
     #[serde(default)]
     pub disk: DiskModel,
@@ -66,6 +69,16 @@ pub struct LinkModel {
     pub to: NodeId,
     /// How long a message takes.
     pub latency: Distribution,
+}
+
+/// How much a leader sends at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Replication {
+    /// Most entries in one message.
+    pub max_entries: usize,
+    /// Most messages with entries on their way to one follower.
+    pub max_inflight: usize,
 }
 
 /// A disk. Everything that waits when a write ends is made durable together by the next one.
@@ -162,6 +175,7 @@ impl Default for Model {
             protocol: Protocol::default(),
             timing: TimingKnobs::default(),
             network: Network::default(),
+            replication: Replication::default(),
             disk: DiskModel::default(),
             evidence: EvidenceModel::default(),
             clocks: Vec::new(),
@@ -180,6 +194,13 @@ impl Default for Network {
             duplication: 0.0,
             reordering: false,
         }
+    }
+}
+
+impl Default for Replication {
+    /// What nodes do that are not simulated.
+    fn default() -> Replication {
+        Replication { max_entries: 1024, max_inflight: 64 }
     }
 }
 
@@ -255,6 +276,9 @@ pub enum ModelError {
     /// A disk cannot be zero times as slow.
     #[error("slow-disk of node {0} has the factor 0; give 1 or more, or use stall-disk")]
     Factor(NodeId),
+    /// Nothing could ever be replicated.
+    #[error("{0} is 0; give 1 or more")]
+    Zero(&'static str),
     /// A fault later than any run.
     #[error("a fault at {0} lies beyond the ten years that can be simulated")]
     TooLate(Span),
@@ -296,6 +320,12 @@ impl Model {
             if !(0.0..=1.0).contains(&value) {
                 return Err(ModelError::Probability { knob, value });
             }
+        }
+        if self.replication.max_entries == 0 {
+            return Err(ModelError::Zero("replication.max_entries"));
+        }
+        if self.replication.max_inflight == 0 {
+            return Err(ModelError::Zero("replication.max_inflight"));
         }
         for clock in &self.clocks {
             self.check_node("clock", clock.node)?;

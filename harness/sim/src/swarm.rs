@@ -9,8 +9,8 @@ use rand_chacha::ChaCha8Rng;
 use sraft_core::{Detector, NodeId, Preset, Protocol, Span, TimeoutRange, TimingKnobs};
 
 use crate::{
-    ClockModel, Cut, Distribution, EvidenceModel, Fault, LogNormal, Model, Network, Observe, Tally,
-    Violation, World, model::DiskModel,
+    ClockModel, Cut, Distribution, DiskModel, EvidenceModel, Fault, LogNormal, Model, Network,
+    Observe, Replication, Tally, Violation, World,
 };
 
 /// What went wrong with a seed.
@@ -70,6 +70,8 @@ struct Swarm {
     span: Duration,
     /// The longest pause between two of them, in microseconds.
     pause_us: u64,
+    /// How long after its election a winner is struck at the latest, in microseconds.
+    strike_us: u64,
     /// Commands proposed with every trouble at most.
     burst: u32,
     #[cfg(feature = "mutants")]
@@ -81,6 +83,8 @@ enum Trouble {
     CrashLeader,
     CrashAny,
     CrashMany,
+    /// The next leader dies or is cut off right after it has been elected.
+    StrikeWinner,
     Restart,
     Pause,
     Resume,
@@ -97,10 +101,11 @@ enum Trouble {
     Propose,
 }
 
-const TROUBLES: [Trouble; 17] = [
+const TROUBLES: [Trouble; 18] = [
     Trouble::CrashLeader,
     Trouble::CrashAny,
     Trouble::CrashMany,
+    Trouble::StrikeWinner,
     Trouble::Restart,
     Trouble::Pause,
     Trouble::Resume,
@@ -148,11 +153,17 @@ impl Swarm {
             rng.random_bool(0.2).then(|| ClockModel { node, ppm: rng.random_range(-20_000..20_000) })
         });
         let clocks = clocks.collect();
+        let replication = match rng.random_range(0..3) {
+            0 => Replication::default(),
+            1 => Replication { max_entries: 1, max_inflight: rng.random_range(1..=4) },
+            _ => Replication { max_entries: rng.random_range(2..=5), max_inflight: 2 },
+        };
         let model = Model {
             nodes,
             protocol: if rng.random_bool(0.7) { Protocol::SRaft } else { Protocol::Raft },
             timing,
             network,
+            replication,
             disk: DiskModel { write },
             evidence: EvidenceModel::default(),
             clocks,
@@ -172,6 +183,7 @@ impl Swarm {
             weights,
             span: Duration::from_micros(heartbeat_us * rng.random_range(20..=200)),
             pause_us: heartbeat_us * rng.random_range(1..=10),
+            strike_us: rng.random_range(0..=heartbeat_us),
             burst: rng.random_range(0..=3),
             rng,
             #[cfg(feature = "mutants")]
@@ -271,6 +283,24 @@ impl Swarm {
                     }
                 }
                 return Ok(());
+            }
+            Trouble::StrikeWinner => {
+                let limit = Duration::from_micros(self.pause_us * 10);
+                let term = world.elected().map_or(0, |elected| elected.term);
+                let news = |world: &World| world.elected().is_some_and(|e| e.term > term);
+                if !world.run_while(world.now() + limit, |world| !news(world))? {
+                    return Ok(());
+                }
+                let winner = world.elected().map_or(any, |elected| elected.leader);
+                for _ in 0..self.rng.random_range(0..=self.burst) {
+                    world.strike(Fault::Propose(winner))?;
+                }
+                // From before its first messages arrive until about when they are answered.
+                world.run_for(Duration::from_micros(self.rng.random_range(0..=self.strike_us)))?;
+                if self.rng.random_bool(0.6) {
+                    return world.strike(Fault::Crash(winner));
+                }
+                Cut { from: vec![winner], to: others(&[winner]), both_ways: true }
             }
             Trouble::Restart => return world.strike(Fault::Restart(any)),
             Trouble::Pause => {

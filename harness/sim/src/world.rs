@@ -186,7 +186,12 @@ impl World {
         let members: Vec<NodeId> = (1..=NodeId::from(model.nodes)).collect();
         let lowered = model.timing.resolve().lower(model.protocol, 1, &members)?;
         let host = |&id: &NodeId| {
-            let mut config = Config { id, ..lowered.clone() };
+            let mut config = Config {
+                id,
+                max_append_entries: model.replication.max_entries,
+                max_inflight: model.replication.max_inflight,
+                ..lowered.clone()
+            };
             alter(&mut config);
             Host {
                 node: None,
@@ -527,12 +532,11 @@ impl World {
 
     /// Makes what the disk was writing durable, under the checker's eyes.
     fn written(&mut self, index: usize) -> Option<u64> {
-        let host = &mut self.hosts[index];
         let breach = match &mut self.checker {
-            Some(checker) => checker.writing(index, &host.disk),
+            Some(checker) => checker.writing(&self.hosts, index),
             None => Ok(()),
         };
-        let ticket = host.disk.finish();
+        let ticket = self.hosts[index].disk.finish();
         self.found(breach);
         ticket
     }

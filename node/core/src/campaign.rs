@@ -6,6 +6,7 @@ use sraft_events::{CampaignKind, CampaignOutcome, Event, Evidence, NodeId, Refus
 
 use crate::{
     HardState, Message, Node, RequestVote, TimeoutRange, VoteReply,
+    mutation::Mutation,
     node::{Alarm, State},
 };
 
@@ -255,7 +256,8 @@ impl Node {
             // come back from a crash, win the same term again, and write another log in it.
             State::Candidate(campaign)
                 if campaign.granted() >= majority
-                    && campaign.answers.contains_key(&self.config.id) =>
+                    && (campaign.answers.contains_key(&self.config.id)
+                        || self.config.flawed(Mutation::LeadWithoutOwnVote)) =>
             {
                 let campaign = campaign.clone();
                 self.lead(&campaign, campaign.granted() as u32);

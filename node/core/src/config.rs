@@ -35,6 +35,9 @@ pub struct Config {
     pub max_append_bytes: usize,
     /// Most AppendEntries with entries on their way to one follower.
     pub max_inflight: usize,
+    /// The flaw that a test wants to see caught.
+    #[cfg(feature = "mutants")]
+    pub mutation: Option<crate::Mutation>,
 }
 
 /// Why a configuration is refused. The text names the knob and what would be right.

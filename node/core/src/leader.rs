@@ -9,7 +9,7 @@ use sraft_events::{Event, Index, NodeId, StepDownReason, Term};
 
 use crate::{
     AppendEntries, AppendReply, Appended, Designation, Message, Node, Time, campaign::Campaign,
-    message::Conflict, node::State,
+    message::Conflict, mutation::Mutation, node::State,
 };
 
 /// A follower that leaves this many heartbeats in a row unanswered is not to be counted on.
@@ -355,8 +355,13 @@ impl Node {
             leadership.followers.values().map(|follower| follower.match_index).collect();
         matched.push(durable);
         matched.sort_unstable_by(|a, b| b.cmp(a));
-        let index = matched[self.config.majority() - 1];
-        if index <= self.commit || self.log.term_at(index) != Some(leadership.term) {
+        let mut index = matched[self.config.majority() - 1];
+        if self.config.flawed(Mutation::CommitLogLength) {
+            index = self.log.last_index();
+        }
+        let own_term = self.log.term_at(index) == Some(leadership.term)
+            || self.config.flawed(Mutation::CommitOlderTerms);
+        if index <= self.commit || !own_term {
             return;
         }
         self.commit_to(index);

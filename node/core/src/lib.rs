@@ -63,6 +63,7 @@ mod follower;
 mod leader;
 mod log;
 mod message;
+mod mutation;
 mod node;
 
 mod time;
@@ -75,6 +76,8 @@ pub use log::{Entry, Log};
 pub use message::{
     AppendEntries, AppendReply, Appended, Conflict, Message, RequestVote, VoteReply,
 };
+#[cfg(feature = "mutants")]
+pub use mutation::Mutation;
 pub use node::{Node, Role, Status};
 pub use time::Time;
 pub use timing::{Detector, Preset, Protocol, Span, TimeoutRange, Timing, TimingKnobs};

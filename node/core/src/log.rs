@@ -126,6 +126,11 @@ impl Log {
         Ok(Fit::Extended { from, truncated })
     }
 
+    /// Removes everything after `last`.
+    pub(crate) fn truncate(&mut self, last: Index) {
+        self.entries.truncate(usize::try_from(last).unwrap_or(usize::MAX));
+    }
+
     /// The last index of `term` in the log, if it has any.
     pub fn last_index_of_term(&self, term: Term) -> Option<Index> {
         let past = self.entries.partition_point(|entry| entry.term <= term);

@@ -12,7 +12,7 @@ use sraft_events::{Event, Evidence, Index, LossCause, NodeId, StepDownReason, Te
 use crate::{
     Config, Designation, Entry, Envelope, HardState, Input, Log, Message, Output, Persist,
     RequestVote, Restored, Time, TimeoutRange, campaign::Campaign, leader::Leadership, log::Fit,
-    message::Conflict,
+    message::Conflict, mutation::Mutation,
 };
 
 /// What a node is at the moment.
@@ -386,7 +386,7 @@ impl Node {
     }
 
     fn send_after(&mut self, ticket: u64, to: NodeId, message: Message) {
-        if ticket <= self.disk.durable {
+        if ticket <= self.disk.durable || self.config.flawed(Mutation::ReplyBeforeDurable) {
             self.send(to, message);
         } else {
             self.held.push((ticket, Envelope { to, message }));
@@ -397,7 +397,9 @@ impl Node {
         if hard_state.term > self.hard_state.term {
             // What was promised in an older term must not be said any more: the entries that an
             // acknowledgement speaks of may be gone by the time it would be released.
-            self.held.clear();
+            if !self.config.flawed(Mutation::KeepHeldReplies) {
+                self.held.clear();
+            }
             self.doubts.retain(|_, request| request.term > hard_state.term);
         }
         self.hard_state = hard_state;
@@ -436,6 +438,16 @@ impl Node {
             disk.next_entries.extend_from_slice(self.log.range(from, self.log.last_index()));
         }
         Ok(fit)
+    }
+
+    /// Only a flawed core ever cuts its log without a leader's word.
+    pub(crate) fn cut_log(&mut self, last: Index) {
+        self.log.truncate(last);
+        self.disk.durable_index = self.disk.durable_index.min(last);
+        for (_, written) in &mut self.disk.writes {
+            *written = (*written).min(last);
+        }
+        self.disk.next_entries.retain(|entry| entry.index <= last);
     }
 
     fn persisted(&mut self, ticket: u64) {

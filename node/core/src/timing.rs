@@ -353,6 +353,8 @@ impl Timing {
             max_append_entries: 1024,
             max_append_bytes: 1 << 20,
             max_inflight: 64,
+            #[cfg(feature = "mutants")]
+            mutation: None,
         };
         config.validated()
     }

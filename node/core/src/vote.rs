@@ -13,7 +13,9 @@
 
 use sraft_events::{CampaignKind, Event, NodeId, Refusal};
 
-use crate::{HardState, Message, Node, RequestVote, Time, VoteReply, node::State};
+use crate::{
+    HardState, Message, Node, RequestVote, Time, VoteReply, mutation::Mutation, node::State,
+};
 
 impl Node {
     pub(crate) fn vote_requested(&mut self, from: NodeId, request: RequestVote) {
@@ -36,6 +38,9 @@ impl Node {
 
     /// Decides on a request by Raft's rules.
     fn judge(&mut self, from: NodeId, request: &RequestVote) {
+        if self.config.flawed(Mutation::TruncateBeforeVote) {
+            self.cut_log(request.last_index);
+        }
         let decision = self.decide(from, request);
         if request.pre_vote {
             match decision {
@@ -49,7 +54,9 @@ impl Node {
         }
         match decision {
             Ok(()) => {
-                if self.hard_state.voted_for != Some(from) {
+                if self.hard_state.voted_for != Some(from)
+                    && !self.config.flawed(Mutation::GrantWithoutRecord)
+                {
                     self.set_hard_state(HardState { voted_for: Some(from), ..self.hard_state });
                 }
                 self.arm(self.silence_timeout());
@@ -72,7 +79,9 @@ impl Node {
             // The term has its leader; it was elected without this node's vote.
             return Err(Refusal::AlreadyVoted);
         }
-        if (request.last_term, request.last_index) < (self.log.last_term(), self.log.last_index()) {
+        if (request.last_term, request.last_index) < (self.log.last_term(), self.log.last_index())
+            && !self.config.flawed(Mutation::GrantWithoutLogCheck)
+        {
             return Err(Refusal::LogBehind);
         }
         Ok(())
