@@ -57,6 +57,7 @@ const APPEND_ONLY: &str = "Leader Append-Only";
 const LOG_MATCHING: &str = "Log Matching";
 const COMPLETENESS: &str = "Leader Completeness";
 const MACHINE_SAFETY: &str = "State Machine Safety";
+const COMMIT_RULE: &str = "a leader commits up to an entry of its own term";
 const DURABILITY: &str = "Durability";
 const ONE_VOTE: &str = "one vote per term";
 const MONOTONY: &str = "terms and commits only grow";
@@ -131,6 +132,14 @@ impl Checker {
         }
         for (_, event) in &output.events {
             self.event(index, node, event)?;
+        }
+        if let (Some(last), Some((term, _, _))) = (output.committed.last(), self.seen[index].led)
+            && node.status().role == Role::Leader
+            && node.status().term == term
+        {
+            ensure(last.term == term, COMMIT_RULE, || {
+                format!("node {id} leads in term {term} and commits {}@{}", last.index, last.term)
+            })?;
         }
         self.step(index, node)?;
         if !output.committed.is_empty() {
@@ -273,12 +282,16 @@ impl Checker {
             seen.applied = entry.index;
             let command = digest(&entry.command);
             if let Some(known) = self.committed.get(entry.index as usize - 1) {
-                ensure((known.term, known.command) == (entry.term, command), MACHINE_SAFETY, || {
-                    format!(
-                        "node {id} applies {}@{}, but the entry committed there is of term {}",
-                        entry.index, entry.term, known.term
-                    )
-                })?;
+                ensure(
+                    (known.term, known.command) == (entry.term, command),
+                    MACHINE_SAFETY,
+                    || {
+                        format!(
+                            "node {id} applies {}@{}, but the entry committed there is of term {}",
+                            entry.index, entry.term, known.term
+                        )
+                    },
+                )?;
                 continue;
             }
             let known_in = node.status().term;

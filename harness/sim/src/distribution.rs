@@ -82,7 +82,9 @@ impl Distribution {
             Distribution::Uniform(Uniform { min, max }) if min.0 > max.0 => {
                 return Err(DistributionError::Backwards { min: *min, max: *max });
             }
-            Distribution::Uniform(range) => Sampler::Uniform(nanos(&range.min)?, nanos(&range.max)?),
+            Distribution::Uniform(range) => {
+                Sampler::Uniform(nanos(&range.min)?, nanos(&range.max)?)
+            }
             Distribution::LogNormal(LogNormal { median, sigma }) => {
                 if !(0.0..=5.0).contains(sigma) {
                     return Err(DistributionError::Sigma(*sigma));

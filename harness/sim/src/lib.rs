@@ -34,9 +34,9 @@ pub use model::{
     ClockModel, Cut, DiskModel, EvidenceModel, Fault, LinkModel, MAX_NODES, Model, ModelError,
     Network, Replication, ScheduledFault,
 };
+pub use swarm::{Failure, replay, swarm};
 #[cfg(feature = "mutants")]
 pub use swarm::{replay_with_flaw, swarm_with_flaw};
-pub use swarm::{Failure, replay, swarm};
 pub use world::{Milestone, Observe, Tally, World};
 
 /// What can be wrong with every node of a cluster on purpose.

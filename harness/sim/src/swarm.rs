@@ -9,7 +9,7 @@ use rand_chacha::ChaCha8Rng;
 use sraft_core::{Detector, NodeId, Preset, Protocol, Span, TimeoutRange, TimingKnobs};
 
 use crate::{
-    ClockModel, Cut, Distribution, DiskModel, EvidenceModel, Fault, LogNormal, Model, Network,
+    ClockModel, Cut, DiskModel, Distribution, EvidenceModel, Fault, LogNormal, Model, Network,
     Observe, Replication, Tally, Violation, World,
 };
 
@@ -85,6 +85,8 @@ enum Trouble {
     CrashMany,
     /// The next leader dies or is cut off right after it has been elected.
     StrikeWinner,
+    /// The leader is cut off the moment it commits.
+    StrikeCommit,
     Restart,
     Pause,
     Resume,
@@ -101,11 +103,12 @@ enum Trouble {
     Propose,
 }
 
-const TROUBLES: [Trouble; 18] = [
+const TROUBLES: [Trouble; 19] = [
     Trouble::CrashLeader,
     Trouble::CrashAny,
     Trouble::CrashMany,
     Trouble::StrikeWinner,
+    Trouble::StrikeCommit,
     Trouble::Restart,
     Trouble::Pause,
     Trouble::Resume,
@@ -150,7 +153,8 @@ impl Swarm {
         ];
         let write = writes.choose(&mut rng).expect("not empty").clone();
         let clocks = (1..=NodeId::from(nodes)).filter_map(|node| {
-            rng.random_bool(0.2).then(|| ClockModel { node, ppm: rng.random_range(-20_000..20_000) })
+            rng.random_bool(0.2)
+                .then(|| ClockModel { node, ppm: rng.random_range(-20_000..20_000) })
         });
         let clocks = clocks.collect();
         let replication = match rng.random_range(0..3) {
@@ -158,7 +162,7 @@ impl Swarm {
             1 => Replication { max_entries: 1, max_inflight: rng.random_range(1..=4) },
             _ => Replication { max_entries: rng.random_range(2..=5), max_inflight: 2 },
         };
-        let model = Model {
+        let mut model = Model {
             nodes,
             protocol: if rng.random_bool(0.7) { Protocol::SRaft } else { Protocol::Raft },
             timing,
@@ -178,12 +182,32 @@ impl Swarm {
                 *weight = rng.random_range(1..=4) + if mends { 3 } else { 0 };
             }
         }
+        let mut strike_us = rng.random_range(0..=heartbeat_us);
+        let mut span = heartbeat_us * rng.random_range(20..=200);
+        if rng.random_bool(0.2) {
+            // Leaders that leave entries behind which nobody else has, and others that take them
+            // up later: what figure 8 of the Raft paper is about.
+            model.nodes = rng.random_range(3..=5);
+            model.network.links.clear();
+            model.clocks.clear();
+            model.replication = Replication { max_entries: 1, max_inflight: 1 };
+            strike_us = rng.random_range(0..=heartbeat_us / 10);
+            span *= 2;
+            for (trouble, weight) in &mut weights {
+                *weight = match trouble {
+                    Trouble::StrikeWinner | Trouble::StrikeCommit => 6,
+                    Trouble::Restart => 4,
+                    Trouble::OneLink | Trouble::CrashAny => 1,
+                    _ => 0,
+                };
+            }
+        }
         Swarm {
             model,
             weights,
-            span: Duration::from_micros(heartbeat_us * rng.random_range(20..=200)),
+            span: Duration::from_micros(span),
             pause_us: heartbeat_us * rng.random_range(1..=10),
-            strike_us: rng.random_range(0..=heartbeat_us),
+            strike_us,
             burst: rng.random_range(0..=3),
             rng,
             #[cfg(feature = "mutants")]
@@ -233,8 +257,8 @@ impl Swarm {
         }
         world.heal()?;
         // Long enough for what may be in everybody's way at first (a leader without a majority, a
-        // promotion that comes to nothing) and for a dozen split votes in a row after it.
-        let bound = config.lease + config.promotion_timeout * 2 + config.timeout.max * 16;
+        // promotion that comes to nothing) and for a score of split votes in a row after it.
+        let bound = config.lease + config.promotion_timeout * 2 + config.timeout.max * 40;
         let deadline = world.now() + bound;
         while world.now() < deadline {
             world.run_while(deadline, |world| world.serving().is_none())?;
@@ -302,6 +326,13 @@ impl Swarm {
                 }
                 Cut { from: vec![winner], to: others(&[winner]), both_ways: true }
             }
+            Trouble::StrikeCommit => {
+                let limit = Duration::from_micros(self.pause_us * 10);
+                let committed = world.tally().committed;
+                world.run_while(world.now() + limit, |w| w.tally().committed == committed)?;
+                let leader = world.leader().unwrap_or(any);
+                Cut { from: vec![leader], to: others(&[leader]), both_ways: true }
+            }
             Trouble::Restart => return world.strike(Fault::Restart(any)),
             Trouble::Pause => {
                 let node = if self.rng.random_bool(0.5) { leader } else { any };
@@ -321,7 +352,9 @@ impl Swarm {
             Trouble::Transfer => return world.strike(Fault::Transfer(leader)),
             Trouble::Propose => return world.strike(Fault::Propose(any)),
             Trouble::Disconnect => {
-                return if any == leader { Ok(()) } else {
+                return if any == leader {
+                    Ok(())
+                } else {
                     world.strike(Fault::Disconnect(leader, any))
                 };
             }
@@ -345,8 +378,7 @@ impl Swarm {
                 Cut { from: vec![leader], to: vec![any], both_ways: self.rng.random_bool(0.7) }
             }
             Trouble::Split => {
-                let side: Vec<_> =
-                    all.clone().filter(|_| self.rng.random_bool(0.5)).collect();
+                let side: Vec<_> = all.clone().filter(|_| self.rng.random_bool(0.5)).collect();
                 if side.is_empty() || side.len() == self.model.nodes as usize {
                     return Ok(());
                 }
@@ -371,7 +403,7 @@ fn timing(rng: &mut ChaCha8Rng) -> TimingKnobs {
         // Nearly equal timeouts: split votes and campaigns that meet.
         let narrow = |range: TimeoutRange, rng: &mut ChaCha8Rng| TimeoutRange {
             min: range.min,
-            max: range.min + range.width() / rng.random_range(4..=20),
+            max: range.min + range.width() / rng.random_range(2..=6),
         };
         knobs.election_timeout = Some(narrow(base.election_timeout, rng));
         knobs.follower_timeout = Some(narrow(base.follower_timeout, rng));

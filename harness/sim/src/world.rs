@@ -23,13 +23,30 @@ use crate::{
 
 #[derive(Debug)]
 enum Happening {
-    Deliver { from: u32, to: u32, life: u32, message: Message },
-    Durable { node: u32, serial: u64 },
-    Wake { node: u32 },
+    Deliver {
+        from: u32,
+        to: u32,
+        life: u32,
+        message: Message,
+    },
+    Durable {
+        node: u32,
+        serial: u64,
+    },
+    Wake {
+        node: u32,
+    },
     /// The peer's process, of this life, has died, and its connection closes.
-    Close { node: u32, peer: u32, life: u32 },
+    Close {
+        node: u32,
+        peer: u32,
+        life: u32,
+    },
     /// The node dials the peer.
-    Dial { node: u32, peer: u32 },
+    Dial {
+        node: u32,
+        peer: u32,
+    },
     Fault(Fault),
 }
 
