@@ -103,8 +103,8 @@ impl Node {
         }
         let campaign = self.next_campaign(evidence);
         match evidence {
-            Evidence::Silence => self.ask_pre_vote(campaign),
-            Evidence::Connection | Evidence::Handover => self.stand(campaign),
+            Evidence::Silence if self.config.pre_vote => self.ask_pre_vote(campaign),
+            Evidence::Silence | Evidence::Connection | Evidence::Handover => self.stand(campaign),
         }
     }
 

@@ -27,6 +27,9 @@ pub struct Config {
     pub rtt_alpha: f64,
     /// Whether the certain death of the leader's process is evidence.
     pub connection_evidence: bool,
+    /// Whether a node that suspects its leader because of silence asks a pre-vote round before it
+    /// stands (dissertation, 9.6).
+    pub pre_vote: bool,
     /// Whether a leader that is told to stop hands over first.
     pub handover: bool,
     /// Most entries in one AppendEntries.

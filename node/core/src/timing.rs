@@ -181,6 +181,9 @@ pub struct TimingKnobs {
     /// What counts as evidence against the leader.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub detector: Option<Detector>,
+    /// Whether silence is checked with a pre-vote round before a node stands.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pre_vote: Option<bool>,
     /// Whether a leader that is told to stop hands over first.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub handover: Option<bool>,
@@ -204,6 +207,7 @@ impl TimingKnobs {
             sub_leader_ratio: over.sub_leader_ratio.or(base.sub_leader_ratio),
             rtt_alpha: over.rtt_alpha.or(base.rtt_alpha),
             detector: over.detector.or(base.detector),
+            pre_vote: over.pre_vote.or(base.pre_vote),
             handover: over.handover.or(base.handover),
         }
     }
@@ -215,7 +219,7 @@ impl TimingKnobs {
             ($($knob:ident),+) => { $(if let Some(value) = self.$knob { timing.$knob = value.into(); })+ };
         }
         take!(election_timeout, rank_timeout, rank_step, follower_timeout, promotion_timeout);
-        take!(stagger, sub_leader_ratio, rtt_alpha, detector, handover);
+        take!(stagger, sub_leader_ratio, rtt_alpha, detector, pre_vote, handover);
         match (self.heartbeat, self.preset) {
             (Some(heartbeat), _) => timing.heartbeat = heartbeat.0,
             // The paper ties the heartbeat to the smallest timeout, so it follows an override.
@@ -257,6 +261,7 @@ pub struct Timing {
     pub sub_leader_ratio: f64,
     pub rtt_alpha: f64,
     pub detector: Detector,
+    pub pre_vote: bool,
     pub handover: bool,
 }
 
@@ -275,6 +280,7 @@ impl Timing {
             sub_leader_ratio: 0.4,
             rtt_alpha: 0.3,
             detector: Detector::Silence,
+            pre_vote: true,
             handover: true,
         }
     }
@@ -349,6 +355,7 @@ impl Timing {
             stagger: self.stagger,
             rtt_alpha: self.rtt_alpha,
             connection_evidence: self.detector == Detector::Connection,
+            pre_vote: self.pre_vote,
             handover: self.handover,
             max_append_entries: 1024,
             max_append_bytes: 1 << 20,

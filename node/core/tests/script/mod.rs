@@ -18,7 +18,8 @@ pub(crate) fn config(id: NodeId, size: u64, pairs: &[(String, String)]) -> Resul
             protocol = serde_json::from_value(value.as_str().into())?;
         } else {
             let number = value.parse::<f64>().ok().map(serde_json::Value::from);
-            knobs.insert(key.clone(), number.unwrap_or_else(|| value.as_str().into()));
+            let switch = value.parse::<bool>().ok().map(serde_json::Value::from);
+            knobs.insert(key.clone(), number.or(switch).unwrap_or_else(|| value.as_str().into()));
         }
     }
     let knobs: TimingKnobs = serde_json::from_value(knobs.into())?;
