@@ -21,6 +21,7 @@ mod calendar;
 mod checker;
 mod disk;
 mod distribution;
+mod failover;
 mod link;
 mod model;
 mod recorder;
@@ -30,6 +31,7 @@ mod world;
 
 pub use checker::Violation;
 pub use distribution::{Distribution, DistributionError, LogNormal, Uniform};
+pub use failover::{Failover, Trial, TrialError};
 pub use model::{
     ClockModel, Cut, DiskModel, EvidenceModel, Fault, LinkModel, MAX_NODES, Model, ModelError,
     Network, Replication, ScheduledFault,

@@ -1,0 +1,131 @@
+use std::time::Duration;
+
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use sraft_core::{Detector, NodeId, Protocol, Span, Time, TimeoutRange, TimingKnobs};
+
+use crate::{
+    Cut, Distribution, DiskModel, Fault, Model, ModelError, Network, Observe, Violation, World,
+};
+
+/// Trials in which a leader dies right after its followers have all heard it.
+///
+/// The cluster elects a leader. At one of its heartbeats an entry is proposed that the laggards
+/// never get. Two heartbeats later, and then uniformly within the heartbeat interval, the leader
+/// dies.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Failover {
+    /// The cluster.
+    pub model: Model,
+    /// Survivors that cannot win because their logs are shorter.
+    pub laggards: usize,
+    /// A trial is given up after this long without a new leader.
+    pub timeout: Duration,
+}
+
+/// The outcome of one trial.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trial {
+    /// All survivors knew the new leader this long after the old one's death: the `announced` of
+    /// the Raft paper's figure 16.
+    Announced(Duration),
+    /// There was no new leader within the time-out.
+    Censored,
+    /// No leader lasted until it was to die, so there is nothing to measure.
+    Unsettled,
+}
+
+/// Why a trial has no outcome.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum TrialError {
+    /// The model is refused.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// An invariant was broken.
+    #[error(transparent)]
+    Unsafe(#[from] Box<Violation>),
+}
+
+impl Failover {
+    /// The set-up of the benchmark in Ongaro's dissertation (figure 16 of the Raft paper): five
+    /// servers without pre-vote, a broadcast time of about 15 ms, nearly all of it spent on the
+    /// disk, heartbeats every half of the shortest timeout, and two of the four survivors with
+    /// shorter logs. One set-up for every range.
+    pub fn raft_figure_16(timeout: TimeoutRange) -> Failover {
+        let timing = TimingKnobs {
+            heartbeat: Some(Span(timeout.min / 2)),
+            election_timeout: Some(timeout),
+            lease: Some(Span(Duration::from_secs(1))),
+            detector: Some(Detector::Silence),
+            pre_vote: Some(false),
+            ..TimingKnobs::default()
+        };
+        let model = Model {
+            nodes: 5,
+            protocol: Protocol::Raft,
+            timing,
+            network: Network { latency: Distribution::uniform_us(50, 150), ..Network::default() },
+            disk: DiskModel { write: Distribution::uniform_us(10_000, 20_000) },
+            ..Model::default()
+        };
+        Failover { model, laggards: 2, timeout: Duration::from_secs(60) }
+    }
+
+    /// Runs one trial.
+    ///
+    /// # Errors
+    /// The model makes no sense, or an invariant was broken (if `observe` says to check).
+    pub fn run(&self, seed: u64, observe: Observe) -> Result<Trial, TrialError> {
+        let mut world = World::new(&self.model, seed, observe)?;
+        let mut rng = ChaCha8Rng::seed_from_u64(!seed);
+        let limit = Time::ZERO + self.timeout;
+        world.run_while(limit, |world| {
+            !world.announced().is_some_and(|known| world.ready().is_some_and(|r| r.term == known.term))
+        })?;
+        let Some(old) = world.ready().filter(|ready| world.serving() == Some(ready.leader)) else {
+            return Ok(Trial::Unsettled);
+        };
+        let Some(node) = world.node(old.leader) else { return Ok(Trial::Unsettled) };
+        let heartbeat = node.config().heartbeat;
+        // The instant of its next heartbeat.
+        let Some(next) = node.next_deadline() else { return Ok(Trial::Unsettled) };
+        world.run_until(next)?;
+        self.leave_behind(&mut world, old.leader, &mut rng)?;
+        world.run_for(heartbeat * 2)?;
+        world.run_for(heartbeat.mul_f64(rng.random::<f64>()))?;
+        if world.leader() != Some(old.leader)
+            || world.elected().is_some_and(|elected| elected.term != old.term)
+        {
+            return Ok(Trial::Unsettled);
+        }
+        let died = world.now();
+        world.strike(Fault::Crash(old.leader))?;
+        let new = |world: &World| world.announced().filter(|known| known.term > old.term);
+        world.run_while(died + self.timeout, |world| new(world).is_none())?;
+        Ok(new(&world).map_or(Trial::Censored, |known| Trial::Announced(known.at.since(died))))
+    }
+
+    /// Gives everybody but the laggards one more entry.
+    fn leave_behind(
+        &self,
+        world: &mut World,
+        leader: NodeId,
+        rng: &mut ChaCha8Rng,
+    ) -> Result<(), Box<Violation>> {
+        if self.laggards == 0 {
+            return Ok(());
+        }
+        let mut laggards: Vec<NodeId> =
+            world.nodes().map(|(id, _)| id).filter(|id| *id != leader).collect();
+        while laggards.len() > self.laggards {
+            laggards.swap_remove(rng.random_range(0..laggards.len()));
+        }
+        let gap = Cut { from: vec![leader], to: laggards.clone(), both_ways: false };
+        world.strike(Fault::Cut(gap.clone()))?;
+        world.strike(Fault::Propose(leader))?;
+        world.strike(Fault::Mend(gap))?;
+        // They hear the leader, but it does not hear them: it would send the entry again.
+        let deaf = Cut { from: laggards, to: vec![leader], both_ways: false };
+        world.strike(Fault::Cut(deaf))
+    }
+}

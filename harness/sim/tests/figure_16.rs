@@ -1,0 +1,103 @@
+//! The benchmark of the Raft paper's figure 16 beside the published curves. The curves are not
+//! part of the repository: `SRAFT_SHARED_DATA` names the folder that holds `raft-fig16/cdf.csv`.
+
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+
+use sraft_core::TimeoutRange;
+use sraft_sim::{Failover, Observe, Trial};
+
+const TRIALS: u64 = 1000;
+
+fn announced(failover: &Failover) -> Vec<f64> {
+    let mut times = Vec::new();
+    let mut unsettled = 0;
+    for seed in 0.. {
+        match failover.run(seed, Observe::default()).unwrap() {
+            Trial::Announced(time) => times.push(time.as_secs_f64() * 1e3),
+            Trial::Censored => times.push(f64::INFINITY),
+            Trial::Unsettled => unsettled += 1,
+        }
+        assert!(unsettled < TRIALS, "no leader ever lasts");
+        if times.len() as u64 == TRIALS {
+            break;
+        }
+    }
+    times.sort_by(f64::total_cmp);
+    times
+}
+
+/// Steps of a published curve: time in milliseconds and probability, sorted.
+type Curve = Vec<(f64, f64)>;
+
+fn published() -> Option<BTreeMap<String, Curve>> {
+    let shared = std::env::var_os("SRAFT_SHARED_DATA").map(PathBuf::from);
+    let beside = || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data");
+    let path = shared.unwrap_or_else(beside).join("raft-fig16/cdf.csv");
+    let mut reader = csv::Reader::from_path(&path).ok()?;
+    let mut lines: BTreeMap<String, Curve> = BTreeMap::new();
+    for row in reader.records() {
+        let row = row.expect("the file is a table");
+        let step = (row[1].parse().expect("a time"), row[2].parse().expect("a probability"));
+        lines.entry(row[0].to_owned()).or_default().push(step);
+    }
+    lines.values_mut().for_each(|curve| curve.sort_by(|a, b| a.0.total_cmp(&b.0)));
+    Some(lines)
+}
+
+/// The two-sample Kolmogorov-Smirnov distance: the largest difference of the two distribution
+/// functions, at a step of either.
+fn distance(ours: &[f64], theirs: &Curve) -> f64 {
+    let total: f64 = theirs.iter().map(|(_, mass)| mass).sum();
+    let below = |at: f64| {
+        let published: f64 =
+            theirs.iter().take_while(|(time, _)| *time <= at).map(|(_, mass)| mass).sum();
+        let simulated = ours.partition_point(|time| *time <= at) as f64 / ours.len() as f64;
+        (published / total - simulated).abs()
+    };
+    let steps = ours.iter().copied().chain(theirs.iter().map(|(time, _)| *time));
+    steps.map(below).fold(0.0, f64::max)
+}
+
+fn quantile(curve: &Curve, share: f64) -> f64 {
+    let total: f64 = curve.iter().map(|(_, mass)| mass).sum();
+    let mut sum = 0.0;
+    let step = curve.iter().find(|(_, mass)| {
+        sum += mass / total;
+        sum >= share
+    });
+    step.map_or(f64::NAN, |(time, _)| *time)
+}
+
+#[test]
+fn the_published_curves() {
+    let Some(lines) = published() else {
+        println!("SKIPPED: no raft-fig16/cdf.csv; name its folder in SRAFT_SHARED_DATA");
+        return;
+    };
+    println!("timeout_ms   distance   p50 (published)      p99 (published)      max (published)");
+    for (name, curve) in &lines {
+        let range: TimeoutRange = format!("{name}ms").parse().expect("a range");
+        let times = announced(&Failover::raft_figure_16(range));
+        let ours = |share: f64| times[(times.len() as f64 * share).ceil() as usize - 1];
+        println!(
+            "{name:<11} {:>9.3} {:>9.1} ({:>7.1}) {:>10.1} ({:>7.1}) {:>10.1} ({:>7.1})",
+            distance(&times, curve),
+            ours(0.5),
+            quantile(curve, 0.5),
+            ours(0.99),
+            quantile(curve, 0.99),
+            ours(1.0),
+            quantile(curve, 0.9999),
+        );
+    }
+}
+
+#[test]
+fn more_randomness_means_fewer_split_votes() {
+    let median = |min, max| {
+        let times = announced(&Failover::raft_figure_16(TimeoutRange::millis(min, max)));
+        Duration::from_secs_f64(times[times.len() / 2] / 1e3)
+    };
+    let (none, little, much) = (median(150, 150), median(150, 155), median(150, 200));
+    assert!(none > little * 3 && little > much, "{none:?} {little:?} {much:?}");
+}
