@@ -93,9 +93,7 @@ impl Failover {
         let limit = Time::ZERO + self.timeout;
         self.stagger(&mut world)?;
         world.run_while(limit, |world| {
-            !world
-                .announced()
-                .is_some_and(|known| world.ready().is_some_and(|r| r.term == known.term))
+            world.announced().is_none_or(|known| world.ready().is_none_or(|r| r.term != known.term))
         })?;
         let Some(old) = world.ready().filter(|ready| world.serving() == Some(ready.leader)) else {
             return Ok(Trial::Unsettled);

@@ -1,0 +1,129 @@
+//! What can be seen of a world from outside.
+
+use super::*;
+
+impl World {
+    /// The present instant, nanoseconds from the start of the run on a clock without error.
+    pub fn now(&self) -> Time {
+        Time::from_nanos(self.now)
+    }
+
+    /// The nodes, by id from 1; a node that does not run is absent.
+    pub fn nodes(&self) -> impl Iterator<Item = (NodeId, Option<&Node>)> {
+        self.hosts.iter().enumerate().map(|(index, host)| (index as NodeId + 1, host.node.as_ref()))
+    }
+
+    /// A node, if it runs (or stands still).
+    pub fn node(&self, id: NodeId) -> Option<&Node> {
+        self.hosts.get((id as usize).checked_sub(1)?)?.node.as_ref()
+    }
+
+    /// What of a node's state is durable.
+    pub fn durable_state(&self, id: NodeId) -> Option<(HardState, &[Entry])> {
+        let disk = &self.hosts.get((id as usize).checked_sub(1)?)?.disk;
+        Some((disk.hard_state, &disk.entries))
+    }
+
+    /// The leader of the highest term that is ready to serve, if there is one.
+    pub fn serving(&self) -> Option<NodeId> {
+        let live = self.hosts.iter().filter(|host| !host.paused).filter_map(|h| h.node.as_ref());
+        let ready = live.map(Node::status).filter(|status| status.ready);
+        ready.max_by_key(|status| status.term).map(|status| status.id)
+    }
+
+    /// The node that leads in the highest term, ready or not.
+    pub fn leader(&self) -> Option<NodeId> {
+        let live = self.hosts.iter().filter_map(|host| host.node.as_ref());
+        let leaders = live.map(Node::status).filter(|status| status.role == Role::Leader);
+        leaders.max_by_key(|status| status.term).map(|status| status.id)
+    }
+
+    /// The last election won.
+    pub fn elected(&self) -> Option<Milestone> {
+        self.elected
+    }
+
+    /// The last leader whose no-op committed.
+    pub fn ready(&self) -> Option<Milestone> {
+        self.ready
+    }
+
+    /// The last leader of whom every live node has accepted a message, and when the last one did.
+    pub fn announced(&self) -> Option<Milestone> {
+        self.announced
+    }
+
+    /// What the run adds up to so far.
+    pub fn tally(&self) -> Tally {
+        let committed = self.checker.as_ref().map_or(0, Checker::committed);
+        Tally { committed, ..self.tally }
+    }
+
+    /// The records so far, if they are kept; they are handed over only once.
+    pub fn take_records(&mut self) -> Vec<Record> {
+        self.recorder.as_mut().map(Recorder::take).unwrap_or_default()
+    }
+
+    /// The account of the last events, if one is kept.
+    pub fn trace(&self) -> String {
+        self.trace.as_ref().map(Trace::to_string).unwrap_or_default()
+    }
+
+    /// From now on messages are lost and duplicated with these probabilities.
+    ///
+    /// # Panics
+    /// If one of them is no probability.
+    pub fn set_noise(&mut self, loss: f64, duplication: f64) {
+        assert!((0.0..=1.0).contains(&loss) && (0.0..=1.0).contains(&duplication));
+        (self.loss, self.duplication) = (loss, duplication);
+    }
+
+    /// Mends whatever is broken: links, disks, processes that stand still or are dead; nothing is
+    /// lost or duplicated any more.
+    ///
+    /// # Errors
+    /// As [`World::run_until`].
+    pub fn heal(&mut self) -> Result<(), Box<Violation>> {
+        self.set_noise(0.0, 0.0);
+        let all: Vec<NodeId> = (1..=self.hosts.len() as NodeId).collect();
+        self.cut.fill(false);
+        for &node in &all {
+            self.strike(Fault::MendDisk(node))?;
+            self.strike(Fault::Resume(node))?;
+            self.strike(Fault::Restart(node))?;
+        }
+        (0..self.hosts.len()).for_each(|index| self.redial_all(index));
+        Ok(())
+    }
+
+    pub(super) fn describe(&self) -> Vec<String> {
+        let line = |(index, host): (usize, &Host)| {
+            let disk = &host.disk;
+            let last = disk.entries.last().map_or((0, 0), |e| (e.index, e.term));
+            let durable = format!(
+                "durable: term {} vote {} last {}@{}",
+                disk.hard_state.term,
+                disk.hard_state.voted_for.map_or("none".to_owned(), |vote| vote.to_string()),
+                last.0,
+                last.1
+            );
+            let Some(node) = &host.node else {
+                return format!("{}: dead (life {}); {durable}", index + 1, host.life);
+            };
+            let status = node.status();
+            format!(
+                "{}: {:?}{} term {} leader {} rank {} commit {} last {}@{}; {durable}",
+                index + 1,
+                status.role,
+                if host.paused { " (paused)" } else { "" },
+                status.term,
+                status.leader.map_or("none".to_owned(), |leader| leader.to_string()),
+                status.rank.map_or("none".to_owned(), |rank| rank.to_string()),
+                status.commit,
+                status.last_index,
+                node.log().last_term(),
+            )
+        };
+        self.hosts.iter().enumerate().map(line).collect()
+    }
+}
