@@ -1,14 +1,14 @@
-//! How many failovers a second: `cargo test --release -p sraft-sim --test speed -- --ignored --nocapture`.
-//! A figure to look at, not an assertion: machines differ.
+//! How many failovers a second on one core, by cluster size: `cargo bench -p sraft-sim`. A trial is
+//! the whole of it: a cluster starts, elects a leader, loses it, and all survivors know the next.
+
+#![allow(clippy::print_stdout, reason = "a benchmark prints what it measures")]
 
 use std::time::{Duration, Instant};
 
 use sraft_core::Protocol;
 use sraft_sim::{Failover, Model, Observe, Trial};
 
-#[test]
-#[ignore = "a measurement"]
-fn failovers_per_second() {
+fn main() {
     println!("{:<8} {:>5} {:>12} {:>14}", "protocol", "nodes", "trials/s", "check: trials/s");
     for protocol in [Protocol::SRaft, Protocol::Raft] {
         for nodes in [3, 5, 9, 21, 51, 101] {
