@@ -27,11 +27,10 @@ struct Point {
 
 /// The median and its interval, milliseconds; empty if it lies among the censored.
 fn point(group: &Group<'_>, cell: usize) -> Option<Point> {
-    let mut sample = group.sample(Figure::Leaderless);
-    sample.sort_by(|a, b| a.value.total_cmp(&b.value));
-    let values: Vec<f64> = sample.iter().map(|o| o.value / 1000.0).collect();
-    let median = stats::quantile(&values, 0.5)?;
-    let seen = sample[sample.len() / 2].observed;
+    let (median, seen) = group.quantile_ms(Figure::Leaderless, 0.5)?;
+    let sample = group.sample(Figure::Leaderless);
+    let mut values: Vec<f64> = sample.iter().map(|o| o.value / 1000.0).collect();
+    values.sort_by(f64::total_cmp);
     let interval = stats::order_interval(&values, 0.5);
     seen.then_some(Point { cell, variant: group.index, median, interval })
 }
@@ -95,7 +94,7 @@ pub(super) fn draw(subject: &Subject<'_>, title: &str) -> Result<Drawing, PlotEr
                 // Numbers only where they have room on the right of their mark.
                 let (pen, text) = (Pen::new(SMALL, INK), ms(p.median));
                 if apart >= pen.width(&text) + 26 {
-                    canvas.text(pen, x(p) + 16, y.at(p.median), &text)?;
+                    canvas.text(pen, x(p) + 14, y.at(p.median) - 20, &text)?;
                 }
             }
         }
