@@ -13,7 +13,7 @@ pub enum ReportError {
 }
 
 /// The closing table of a run, its verdicts, and where everything is. `Display` prints it.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, serde::Serialize)]
 pub struct Summary {
     text: String,
 }
