@@ -88,7 +88,7 @@ fn mistakes_name_the_place() {
         ("[timing]\npreset = 'fast'\n", "node.toml:2: unknown variant `fast`"),
         ("port = -1\n", "node.toml:1: invalid value"),
         ("[timing\n", "node.toml:1: "),
-        (&format!("{peers}[timing]\nheartbeat = '90ms'\n"), "less than two heartbeats"),
+        (&format!("{peers}[timing]\nheartbeat = '200ms'\n"), "less than two heartbeats"),
         (&format!("{peers}cluster = ''\n"), "--cluster"),
         (&format!("{peers}workload_rate = 4000000\n"), "--workload-rate"),
         (&format!("{peers}port = 5002\n"), "--port 5002"),

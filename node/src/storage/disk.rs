@@ -148,6 +148,12 @@ impl Disk {
         })
     }
 
+    /// Stands for a disk that fails: the entry can no longer be read.
+    #[cfg(test)]
+    pub(super) fn lose_entry(&self, index: Index) {
+        self.keyspace.remove(entry_key(index)).expect("the test's disk works");
+    }
+
     fn failed(&self, error: &dyn std::fmt::Display) -> StorageError {
         StorageError::Write { path: self.log.clone(), what: error.to_string() }
     }
