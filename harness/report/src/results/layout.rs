@@ -199,10 +199,11 @@ impl RunDir {
         }
         append(&self.results.join(EVENTS), text.as_bytes(), b"")?;
         match row {
-            Some(row) => {
+            // A warm-up leaves its records and no row.
+            Some(row) if row.trial > 0 => {
                 append(&self.results.join(TRIALS), &csv([row.fields()]), &csv([TrialRow::HEADER]))
             }
-            None => Ok(()),
+            _ => Ok(()),
         }
     }
 

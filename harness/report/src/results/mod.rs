@@ -7,6 +7,7 @@ mod events;
 mod layout;
 
 pub use events::{Events, TornTail};
+pub(crate) use layout::csv;
 pub use layout::{Resumed, RunDir, RunLock};
 
 use std::path::PathBuf;
