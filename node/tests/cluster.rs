@@ -8,6 +8,7 @@ use std::{
     net::{Ipv4Addr, TcpListener, TcpStream},
     path::PathBuf,
     process::{Child, Command, ExitStatus, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
     time::{Duration, Instant},
 };
 
@@ -16,6 +17,19 @@ use sraft_events::{CampaignKind, Event, NodeId, Record, Source};
 
 /// Far longer than anything here takes; only a test that fails waits for it.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A port that nobody listens on, below those that the kernel hands out to clients: one of those
+/// could be gone again before the node listens on it.
+fn free_port() -> u16 {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    loop {
+        let place = std::process::id() * 64 + NEXT.fetch_add(1, Ordering::Relaxed);
+        let port = 10_000 + (place % 20_000) as u16;
+        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            return port;
+        }
+    }
+}
 
 struct Cluster {
     dir: tempfile::TempDir,
@@ -26,11 +40,7 @@ struct Cluster {
 
 impl Cluster {
     fn start(size: usize, options: &[&str]) -> Cluster {
-        // Held all at once, so that they differ.
-        let held: Vec<TcpListener> =
-            (0..size).map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap()).collect();
-        let ports = held.iter().map(|socket| socket.local_addr().unwrap().port()).collect();
-        drop(held);
+        let ports = (0..size).map(|_| free_port()).collect();
         let mut cluster = Cluster {
             dir: tempfile::tempdir().unwrap(),
             ports,
@@ -141,7 +151,7 @@ impl Cluster {
                         synced.retain(|synced| synced != peer);
                     }
                     Event::Designated { term: t, ranks: r, .. } if *t == term => {
-                        ranks.clone_from(r)
+                        ranks.clone_from(r);
                     }
                     _ => {}
                 }

@@ -49,7 +49,7 @@ fn options_stand_above_the_file_and_the_environment_above_both() {
         enable_subleader: Some("False".to_owned()),
         port: None,
     };
-    let of_env = Settings::resolve(flags.clone(), &env).unwrap();
+    let of_env = Settings::resolve(flags, &env).unwrap();
     assert_eq!(of_env.core.id, 3);
     assert_eq!(of_env.core.members.len(), 5);
     assert_eq!(of_env.core.sub_leaders(), 0);

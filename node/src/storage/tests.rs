@@ -297,7 +297,7 @@ fn a_directory_that_cannot_be_used_is_named() {
 
     let closed = dir.path().join("closed");
     fs::create_dir(&closed).unwrap();
-    fs::set_permissions(&closed, fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(&closed, fs::Permissions::from_mode(0o000)).unwrap();
     let result = open(&closed);
     fs::set_permissions(&closed, fs::Permissions::from_mode(0o700)).unwrap();
     // The superuser may read everything.
@@ -353,6 +353,8 @@ fn a_failed_write_is_the_last_thing_that_is_reported() {
 
 #[test]
 fn a_panic_of_the_engine_is_an_error() {
-    let what = unpanicked(|| -> () { panic!("lost\nthe plot") }).unwrap_err();
-    assert_eq!(what, "the storage engine gave up: lost the plot");
+    let failed = |path, what| StorageError::Write { path, what };
+    let error = unpanicked(Path::new("/d/log"), failed, || -> Result<(), _> { panic!("lost") });
+    let text = error.unwrap_err().to_string();
+    assert!(text.contains("/d/log: the storage engine gave up: lost"), "{text}");
 }
