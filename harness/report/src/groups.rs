@@ -68,7 +68,7 @@ impl Figure {
     }
 
     /// Whether it counts from the fault, so that a time-out bounds it from below.
-    fn from_fault(self) -> bool {
+    fn since_fault(self) -> bool {
         !matches!(self, Figure::Promote | Figure::Commit)
     }
 }
@@ -122,7 +122,7 @@ impl<'a> Group<'a> {
     pub fn sample(&self, figure: Figure) -> Vec<Observation> {
         let observe = |row: &&TrialRow| match figure.of(row) {
             Some(value) => Some(Observation { value, observed: true, block: row.block }),
-            None if row.verdict == Verdict::Censored && figure.from_fault() => {
+            None if row.verdict == Verdict::Censored && figure.since_fault() => {
                 Some(Observation { value: self.timeout_us, observed: false, block: row.block })
             }
             None => None,

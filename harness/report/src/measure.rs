@@ -385,9 +385,8 @@ fn passing(
         row.evidence = Some(evidence);
         row.detect_us = Some(micros(fault, stood));
         row.promote_us = Some(micros(stood, elected));
-        let suspected = own()
-            .filter(|r| r.mono_ns <= stood && matches!(r.event, Event::Suspected { .. }))
-            .last();
+        let suspected =
+            own().rfind(|r| r.mono_ns <= stood && matches!(r.event, Event::Suspected { .. }));
         row.suspect_us = suspected.map(|record| micros(fault, record.mono_ns));
     }
     let ready = own().find(|r| matches!(r.event, Event::Ready { term: of, .. } if of == term));

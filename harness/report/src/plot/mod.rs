@@ -124,10 +124,11 @@ pub(crate) fn ms(value: f64) -> String {
         _ => 3,
     };
     let rounded = format!("{value:.decimals$}");
-    match decimals {
+    let text = match decimals {
         0 => axis::label(rounded.parse().unwrap_or(value)),
         _ => rounded,
-    }
+    };
+    text.replace('-', "−")
 }
 
 #[cfg(test)]

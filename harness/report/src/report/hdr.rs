@@ -52,16 +52,24 @@ fn in_cell(cell: &str) -> String {
 /// The percentile table that HdrHistogram's plotters read, in milliseconds.
 fn hgrm(histogram: &Histogram<u64>, title: &str, censored: usize) -> String {
     let mut text = String::from("       Value     Percentile TotalCount 1/(1-Percentile)\n\n");
-    let mut total = 0;
-    for step in histogram.iter_quantiles(5) {
-        total += step.count_since_last_iteration();
-        let value = histogram.highest_equivalent(step.value_iterated_to()) as f64 / NS_PER_MS;
-        let quantile = step.quantile_iterated_to();
-        let _ = write!(text, "{value:12.6} {quantile:2.12} {total:10}");
-        if quantile < 1.0 {
-            let _ = write!(text, " {:14.2}", 1.0 / (1.0 - quantile));
+    let mut level = 0.0;
+    loop {
+        let value = histogram.value_at_quantile(level);
+        let total = histogram.count_between(0, value);
+        let shown = value as f64 / NS_PER_MS;
+        let _ = write!(text, "{shown:12.6} {level:2.12} {total:10}");
+        if level >= 1.0 {
+            text.push('\n');
+            break;
         }
-        text.push('\n');
+        let rest = 1.0 / (1.0 - level);
+        let _ = writeln!(text, " {rest:14.2}");
+        // Five steps for every halving of the distance to 1, as HdrHistogram's own tables have.
+        let halvings = rest.log2().floor() as i32 + 1;
+        level += 1.0 / (5.0 * 2_f64.powi(halvings));
+        if total == histogram.len() {
+            level = 1.0;
+        }
     }
     let _ = write!(
         text,
@@ -103,4 +111,31 @@ fn hlog(
     log.write_histogram(histogram, Duration::ZERO, length.unwrap_or_default(), Tag::new(&tag))
         .map_err(|error| failed(&error))?;
     Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percentile_table_counts_up_to_the_last_value() {
+        let mut histogram = Histogram::<u64>::new(3).unwrap();
+        for ms in 1..=100 {
+            histogram.record(ms * 1_000_000).unwrap();
+        }
+        let text = hgrm(&histogram, "leaderless of s-raft", 0);
+        let rows: Vec<Vec<f64>> = text
+            .lines()
+            .skip(2)
+            .take_while(|line| !line.starts_with('#'))
+            .map(|line| line.split_whitespace().map(|cell| cell.parse().unwrap()).collect())
+            .collect();
+        for row in &rows {
+            let (value, level, total) = (row[0], row[1], row[2]);
+            assert!((value - total).abs() < 0.1, "the n-th value is n: {row:?}");
+            assert!(total + 1e-6 >= (level * 100.0).floor(), "{row:?}");
+        }
+        assert!(rows.iter().any(|row| (row[1] - 0.9).abs() < 1e-9));
+        assert_eq!((rows.last().unwrap()[1], rows.last().unwrap()[2]), (1.0, 100.0));
+    }
 }

@@ -68,15 +68,34 @@ impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}", tables::terminal(self))?;
         for verdict in self.verdicts() {
-            writeln!(f, "{verdict}")?;
+            writeln!(f, "{}", wrapped(verdict))?;
         }
         for note in &self.notes {
-            writeln!(f, "note: {note}")?;
+            writeln!(f, "{}", wrapped(&format!("note: {note}")))?;
         }
         writeln!(f, "\nreport   {}", self.results.join("report.html").display())?;
         writeln!(f, "trials   {}", self.results.join("trials.csv").display())?;
         write!(f, "figures  {}", self.plots.display())
     }
+}
+
+/// Breaks a sentence into lines that a terminal of 100 columns shows whole.
+fn wrapped(sentence: &str) -> String {
+    let mut text = String::new();
+    let mut column = 0;
+    for word in sentence.split(' ') {
+        let width = word.chars().count();
+        if column > 0 && column + 1 + width > 100 {
+            text.push_str("\n  ");
+            column = 2;
+        } else if column > 0 {
+            text.push(' ');
+            column += 1;
+        }
+        text.push_str(word);
+        column += width;
+    }
+    text
 }
 
 /// Rebuilds everything that is derived from `plan.json`, `manifest.json` and `events.jsonl`: the

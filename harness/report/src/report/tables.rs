@@ -24,7 +24,7 @@ fn interval(estimate: &Option<Estimate>) -> String {
         Some(Estimate { low_ms: Some(low), high_ms: Some(high), .. }) => {
             format!("[{}, {}]", ms(*low), ms(*high))
         }
-        Some(Estimate { low_ms: Some(low), high_ms: None, .. }) => format!("[{}, …", ms(*low)),
+        Some(Estimate { low_ms: Some(low), high_ms: None, .. }) => format!("[{}, …]", ms(*low)),
         _ => "–".into(),
     }
 }
