@@ -42,7 +42,7 @@ pub(crate) enum Halt {
     /// The cluster did not get where it should. Another one can be started.
     #[error("{0}")]
     Stuck(String),
-    /// There is no agent any more, or it could not do what it was asked.
+    /// There is no agent any more.
     #[error("the agent on this machine: {0}")]
     Agent(String),
 }
@@ -158,7 +158,7 @@ impl Cluster {
             }
             match self.next(deadline)? {
                 None => return Ok(None),
-                Some(Said::Failed { error, .. }) => return Err(Halt::Agent(error)),
+                Some(Said::Failed { error, .. }) => return Err(Halt::Stuck(error)),
                 Some(_) => {}
             }
         }
@@ -216,7 +216,7 @@ impl Cluster {
                 }
                 Some(Said::Done { id, answer }) if ids.contains(&id) => answers.push(answer),
                 Some(Said::Failed { id, error }) if id == 0 || ids.contains(&id) => {
-                    return Err(Halt::Agent(error));
+                    return Err(Halt::Stuck(error));
                 }
                 Some(_) => {} // the answer to a request that nobody waits for any more
             }

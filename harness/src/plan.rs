@@ -1,16 +1,23 @@
 //! From an experiment to what will be run: checked, expanded, lowered and put in order, all before
 //! anything starts.
 
+mod cells;
+mod describe;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use describe::describe;
+
 use std::{collections::BTreeMap, time::Duration};
 
 use rand::{SeedableRng, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
-use sraft_core::{ConfigError, Protocol, Span, Timing, TimingKnobs};
+use sraft_core::{Protocol, Span, Timing, TimingKnobs};
 use sraft_report::results::{Block, Plan, PlannedVariant, Setting};
 
 use crate::{
     experiment::{Experiment, File, Refused},
-    fault::{Kind, Target, list},
+    fault::{Kind, Target},
 };
 
 /// Everything that a run needs to know.
@@ -18,7 +25,6 @@ use crate::{
 pub(crate) struct RunPlan {
     /// The part that is written to `plan.json`.
     pub(crate) plan: Plan,
-    pub(crate) fault: Fault,
     pub(crate) timeout: Duration,
     launches: BTreeMap<(String, String), Launch>,
 }
@@ -31,9 +37,10 @@ pub(crate) struct Fault {
     pub(crate) duration: Duration,
 }
 
-/// How the nodes of a variant are started in a cell.
+/// How the nodes of a variant are started in a cell, and what is done to them.
 #[derive(Clone, Debug)]
 pub(crate) struct Launch {
+    pub(crate) fault: Fault,
     pub(crate) size: u32,
     pub(crate) protocol: Protocol,
     pub(crate) timing: Timing,
@@ -52,12 +59,6 @@ pub(crate) struct Overrides {
     pub(crate) seed: Option<u64>,
 }
 
-/// Largest cluster: each node is a process of this machine.
-const LARGEST: i64 = 99;
-
-/// Highest rate that a node accepts.
-const FASTEST: u32 = 100_000;
-
 impl RunPlan {
     /// What a variant is started with in a cell.
     pub(crate) fn launch(&self, cell: &str, variant: &str) -> &Launch {
@@ -69,7 +70,7 @@ impl RunPlan {
     pub(crate) fn new(file: &File, overrides: Overrides) -> Result<RunPlan, Refused> {
         let given = &file.experiment;
         file_name(file, &["name"], &given.name)?;
-        let fault = fault(file, given)?;
+        check_backend(file, given)?;
         let variants = variants(file, given)?;
         let trials = &given.trials;
         let positive = |key, value: i64, least: i64| {
@@ -100,9 +101,9 @@ impl RunPlan {
 
         let mut settings = Vec::new();
         let mut launches = BTreeMap::new();
-        let cells = cells(file, given)?;
+        let cells = cells::cells(file, given)?;
         for cell in &cells {
-            for (variant, launch) in lower(file, cell, fault.target)? {
+            for (variant, launch) in cells::lower(file, cell)? {
                 settings.push(setting(&cell.name, &variant, &launch));
                 launches.insert((cell.name.clone(), variant), launch);
             }
@@ -122,7 +123,7 @@ impl RunPlan {
             settings,
             blocks: order(&strata, count, block, warmup, seed),
         };
-        Ok(RunPlan { plan, fault, timeout: trials.timeout.0, launches })
+        Ok(RunPlan { plan, timeout: trials.timeout.0, launches })
     }
 }
 
@@ -138,46 +139,24 @@ fn file_name(file: &File, keys: &[&str], name: &str) -> Result<(), Refused> {
     Err(file.refuse(keys, message))
 }
 
-fn fault(file: &File, given: &Experiment) -> Result<Fault, Refused> {
-    let fault = &given.fault;
-    let kind = Kind::parse(&fault.kind).map_err(|why| file.refuse(&["fault", "kind"], why))?;
-    let target =
-        Target::parse(&fault.target).map_err(|why| file.refuse(&["fault", "target"], why))?;
-    let at = ["fault", "duration"];
-    let duration = match fault.duration {
-        None => Duration::from_secs(1),
-        Some(_) if kind.ends_processes() => {
-            let message = format!(
-                "fault.duration says how long a pause lasts, and {kind} has no end; remove it"
-            );
-            return Err(file.refuse(&at, message));
-        }
-        Some(duration) if duration.0 >= given.trials.timeout.0 => {
-            let message = format!(
-                "fault.duration is {duration}, which is not below trials.timeout of {}",
-                given.trials.timeout
-            );
-            return Err(file.refuse(&at, message));
-        }
-        Some(duration) => duration.0,
+/// Refuses what only other backends, or later versions, can do.
+fn check_backend(file: &File, given: &Experiment) -> Result<(), Refused> {
+    let backend = given.cluster.backend.as_str();
+    let message = match backend {
+        "local" => None,
+        "ssh" | "sim" => Some(format!("this version has no {backend} backend")),
+        _ => Some(format!("there is no backend `{backend}`")),
     };
-    match given.cluster.backend.as_str() {
-        "local" => {}
-        other @ ("ssh" | "sim") => {
-            let message = format!("this version has no {other} backend; write backend = \"local\"");
-            return Err(file.refuse(&["cluster", "backend"], message));
-        }
-        other => {
-            let message = format!("there is no backend `{other}`; write backend = \"local\"");
-            return Err(file.refuse(&["cluster", "backend"], message));
-        }
+    if let Some(message) = message {
+        let message = format!("{message}; write backend = \"local\"");
+        return Err(file.refuse(&["cluster", "backend"], message));
     }
     if given.workload.value_size.is_some() {
         let message = "workload.value_size is not offered yet: the workload increments a counter, \
                        whose size is fixed; remove it";
         return Err(file.refuse(&["workload", "value_size"], message));
     }
-    Ok(Fault { kind, target, duration })
+    Ok(())
 }
 
 fn variants(file: &File, given: &Experiment) -> Result<Vec<PlannedVariant>, Refused> {
@@ -210,154 +189,6 @@ fn variants(file: &File, given: &Experiment) -> Result<Vec<PlannedVariant>, Refu
         planned[0].baseline = true;
     }
     Ok(planned)
-}
-
-/// One combination of the matrix's values.
-#[derive(Debug)]
-struct Cell {
-    name: String,
-    experiment: Experiment,
-    /// The path that is to blame if this combination cannot run.
-    paths: Vec<String>,
-}
-
-/// The cartesian product of the matrix; one cell without a name if there is none.
-fn cells(file: &File, given: &Experiment) -> Result<Vec<Cell>, Refused> {
-    let mut combinations: Vec<Vec<(&str, &toml::Value)>> = vec![Vec::new()];
-    for (path, values) in &given.matrix {
-        let refuse = |message: String| file.refuse(&["matrix", path], message);
-        let offered =
-            path == "cluster.size" || path == "workload.rate" || path.starts_with("timing.");
-        if !offered {
-            return Err(refuse(format!(
-                "the matrix cannot vary `{path}`; it can vary cluster.size, workload.rate and \
-                 timing.KNOB (in quotes)"
-            )));
-        }
-        let values = values.as_array().filter(|values| !values.is_empty()).ok_or_else(|| {
-            refuse(format!("`{path}` needs an array with one value at least, such as [3, 5]"))
-        })?;
-        combinations = combinations
-            .iter()
-            .flat_map(|before| {
-                values.iter().map(move |value| [before.as_slice(), &[(path, value)]].concat())
-            })
-            .collect();
-    }
-    let mut cells: Vec<Cell> = Vec::new();
-    for values in combinations {
-        let word = |value: &toml::Value| value.as_str().map_or(value.to_string(), str::to_owned);
-        let name: Vec<String> =
-            values.iter().map(|(path, value)| format!("{path}={}", word(value))).collect();
-        let name = name.join(",");
-        let paths: Vec<String> = values.iter().map(|(path, _)| (*path).to_owned()).collect();
-        let first = paths.first().cloned().unwrap_or_default();
-        if cells.iter().any(|cell| cell.name == name) {
-            let message = format!("the matrix holds {name} twice; list every value once");
-            return Err(file.refuse(&["matrix", &first], message));
-        }
-        let experiment = file.with(&values).map_err(|why| {
-            file.refuse(&["matrix", &first], format!("{name} cannot be applied: {why}"))
-        })?;
-        cells.push(Cell { name, experiment, paths });
-    }
-    Ok(cells)
-}
-
-/// Lowers every variant of a cell to what its nodes will run with.
-fn lower(file: &File, cell: &Cell, target: Target) -> Result<Vec<(String, Launch)>, Refused> {
-    let experiment = &cell.experiment;
-    let blame = |keys: &[&str], message: String| match cell.paths.iter().find(|path| {
-        // A timing error may come from any knob, so any knob of the matrix is to blame first.
-        path.split('.').next() == keys.first().copied()
-    }) {
-        Some(path) => file.refuse(&["matrix", path], format!("with {}: {message}", cell.name)),
-        None => file.refuse(keys, message),
-    };
-    let size = u32::try_from(experiment.cluster.size)
-        .ok()
-        .filter(|_| (2..=LARGEST).contains(&experiment.cluster.size))
-        .ok_or_else(|| {
-            let size = experiment.cluster.size;
-            let message = format!("cluster.size is {size}; write a number from 2 to {LARGEST}");
-            blame(&["cluster", "size"], message)
-        })?;
-    let rate = u32::try_from(experiment.workload.rate)
-        .ok()
-        .filter(|rate| *rate <= FASTEST)
-        .ok_or_else(|| {
-            let rate = experiment.workload.rate;
-            let message = format!(
-                "workload.rate is {rate}; write increments per second, from 0 (none) to {FASTEST}"
-            );
-            blame(&["workload", "rate"], message)
-        })?;
-    let members: Vec<u64> = (1..=u64::from(size)).collect();
-    let mut launches = Vec::new();
-    for (index, variant) in experiment.variants.iter().enumerate() {
-        let timing = experiment.timing.overridden_by(&variant.timing).resolve();
-        let config = timing.lower(variant.protocol, 1, &members).map_err(|why| {
-            let message = format!("variant {}: {why}", variant.name);
-            let (index, knob) = (index.to_string(), knob(&why));
-            if variant.timing == TimingKnobs::default() {
-                blame(&["timing", knob], message)
-            } else {
-                blame(&["variant", &index, "timing", knob], message)
-            }
-        })?;
-        let launch = Launch {
-            size,
-            protocol: variant.protocol,
-            timing,
-            sub_leaders: config.sub_leaders() as u32,
-            cell_sub_leaders: 0,
-            rate,
-        };
-        launches.push((variant.name.clone(), launch));
-    }
-    let most = launches.iter().map(|(_, launch)| launch.sub_leaders).max().unwrap_or(0);
-    for (_, launch) in &mut launches {
-        launch.cell_sub_leaders = most;
-    }
-    if most < target.needs_sub_leaders() {
-        let message = format!(
-            "target {target} needs {} sub-leader(s), but no variant designates more than {most} \
-             among {size} nodes; take a larger cluster or another target",
-            target.needs_sub_leaders()
-        );
-        return Err(blame_size(file, cell, message));
-    }
-    let left = size.saturating_sub(target.strikes(most));
-    let majority = size / 2 + 1;
-    if left < majority {
-        let message = format!(
-            "target {target} strikes {} of {size} nodes and leaves {left}, but a leader needs a \
-             majority of {majority}: nobody could be elected; take a larger cluster, fewer \
-             sub-leaders (timing.sub_leader_ratio) or another target",
-            target.strikes(most)
-        );
-        return Err(blame_size(file, cell, message));
-    }
-    Ok(launches)
-}
-
-/// The knob that an error is about.
-fn knob(error: &ConfigError) -> &'static str {
-    match error {
-        ConfigError::TimeoutBelowHeartbeats { knob, .. } | ConfigError::OutOfRange { knob, .. } => {
-            knob
-        }
-        ConfigError::Zero(knob) => knob,
-        _ => "",
-    }
-}
-
-/// Refuses a target that the cluster is too small for.
-fn blame_size(file: &File, cell: &Cell, message: String) -> Refused {
-    match cell.paths.first() {
-        Some(path) => file.refuse(&["matrix", path], format!("with {}: {message}", cell.name)),
-        None => file.refuse(&["fault", "target"], message),
-    }
 }
 
 fn setting(cell: &str, variant: &str, launch: &Launch) -> Setting {
@@ -427,69 +258,3 @@ fn order(
     }
     blocks
 }
-
-/// `sraft plan`: the plan for a human.
-pub(crate) fn describe(run: &RunPlan) -> String {
-    use std::fmt::Write as _;
-    let plan = &run.plan;
-    let mut text = format!("{}: {} {}\n", plan.experiment, plan.fault, plan.target);
-    if !plan.question.is_empty() {
-        text = format!("{text}{}\n", plan.question);
-    }
-    let trials: usize = plan.blocks.iter().map(|block| block.trials.len()).sum();
-    let warmups: u32 = plan.blocks.iter().map(|block| block.warmup).sum();
-    let mut expected = Duration::ZERO;
-    for setting in &plan.settings {
-        let launch = run.launch(&setting.cell, &setting.variant);
-        let timing = &launch.timing;
-        let ranks: Vec<String> = (0..launch.sub_leaders)
-            .map(|rank| sraft_core::TimeoutRange {
-                min: timing.rank_timeout.min + timing.rank_step.min * rank,
-                max: timing.rank_timeout.max + timing.rank_step.max * rank,
-            })
-            .map(|range| range.to_string())
-            .collect();
-        let plain = match launch.protocol {
-            Protocol::Raft => timing.election_timeout,
-            Protocol::SRaft => timing.follower_timeout,
-        };
-        let ours = |block: &&Block| block.cell == setting.cell && block.variant == setting.variant;
-        let blocks: Vec<&Block> = plan.blocks.iter().filter(ours).collect();
-        let count: usize = blocks.iter().map(|block| block.trials.len()).sum();
-        let name = if setting.cell.is_empty() {
-            setting.variant.clone()
-        } else {
-            format!("{} ({})", setting.variant, setting.cell)
-        };
-        let _ = writeln!(
-            text,
-            "  {name}: {count} trials in {} blocks; {} nodes, heartbeat {}, timeout {plain}{}, \
-             detector {:?}",
-            blocks.len(),
-            setting.size,
-            Span(timing.heartbeat),
-            if ranks.is_empty() { String::new() } else { format!(", ranks {}", list(&ranks)) },
-            timing.detector,
-        );
-        // Half a timeout range on top of its start is what a typical election takes; restart and
-        // settling take a handful of heartbeats.
-        let trial = plain.min + plain.width() / 2 + timing.heartbeat * 6 + REST_OF_A_TRIAL;
-        let each = (count + blocks.iter().map(|b| b.warmup as usize).sum::<usize>()) as u32;
-        expected += trial * each + START_OF_A_CLUSTER * blocks.len() as u32;
-    }
-    let _ = writeln!(
-        text,
-        "{trials} trials and {warmups} warm-ups in {} interleaved blocks, seed {}; about {}",
-        plan.blocks.len(),
-        plan.seed,
-        Span(Duration::from_secs(expected.as_secs().max(1))),
-    );
-    text
-}
-
-/// Rough costs on a machine with two cores, for the estimate only.
-const REST_OF_A_TRIAL: Duration = Duration::from_millis(300);
-const START_OF_A_CLUSTER: Duration = Duration::from_millis(1500);
-
-#[cfg(test)]
-mod tests;

@@ -23,7 +23,9 @@ pub(crate) struct Progress {
     began: Instant,
     last_line: Instant,
     order: Vec<String>,
-    leaderless_ms: BTreeMap<String, Vec<f64>>,
+    /// The cell of the moment: medians over different cells would mean nothing.
+    cell: String,
+    leaderless_ms: BTreeMap<(String, String), Vec<f64>>,
     odd: BTreeMap<String, u32>,
 }
 
@@ -48,6 +50,7 @@ impl Progress {
             began,
             last_line: began,
             order,
+            cell: String::new(),
             leaderless_ms: BTreeMap::new(),
             odd: BTreeMap::new(),
         }
@@ -55,6 +58,7 @@ impl Progress {
 
     /// Which part of a trial begins.
     pub(crate) fn stage(&mut self, cell: &str, variant: &str, stage: &str) {
+        cell.clone_into(&mut self.cell);
         let cell = if cell.is_empty() { String::new() } else { format!(" ({cell})") };
         self.bar.set_prefix(format!("{variant}{cell}: {stage}"));
         self.bar.set_message(self.medians());
@@ -71,7 +75,8 @@ impl Progress {
     pub(crate) fn trial(&mut self, row: &TrialRow) {
         self.done += 1;
         if let Some(us) = row.leaderless_us.filter(|_| row.counts()) {
-            self.leaderless_ms.entry(row.variant.clone()).or_default().push(us / 1e3);
+            let key = (row.cell.clone(), row.variant.clone());
+            self.leaderless_ms.entry(key).or_default().push(us / 1e3);
         }
         if row.verdict != sraft_events::Verdict::Ok {
             *self.odd.entry(row.verdict.to_string()).or_default() += 1;
@@ -95,7 +100,10 @@ impl Progress {
         let medians: Vec<String> = self
             .order
             .iter()
-            .filter_map(|variant| Some((variant, median(self.leaderless_ms.get(variant)?)?)))
+            .filter_map(|variant| {
+                let key = (self.cell.clone(), variant.clone());
+                Some((variant, median(self.leaderless_ms.get(&key)?)?))
+            })
             .map(|(variant, ms)| format!("{variant} {ms:.1} ms"))
             .collect();
         let mut parts = Vec::new();

@@ -110,7 +110,9 @@ fn begin(args: &RunArgs) -> anyhow::Result<Begun> {
     let file = File::read(path)?;
     let overrides = Overrides { trials: args.trials, seed: args.seed };
     let plan = RunPlan::new(&file, overrides)?;
-    let dir = RunDir::create(&args.out, &plan.plan.experiment, &manifest::run_name())?;
+    // `results/...` reads better than `./results/...`.
+    let out = args.out.strip_prefix(".").unwrap_or(&args.out);
+    let dir = RunDir::create(out, &plan.plan.experiment, &manifest::run_name())?;
     let lock = dir.lock()?;
     dir.write_experiment(&file.text)?;
     dir.write_plan(&plan.plan)?;
@@ -234,7 +236,6 @@ impl Session<'_> {
                 cell: &block.cell,
                 variant: &block.variant,
                 block: block.block,
-                fault: self.plan.fault,
                 launch,
                 timeout: self.plan.timeout,
             };

@@ -8,7 +8,7 @@ use sraft_events::{Event, FaultAction, NodeId, Source, Verdict};
 use crate::{
     cluster::{Cluster, Halt},
     fault::{self, Standing},
-    plan::{Fault, Launch},
+    plan::Launch,
     view::Leader,
 };
 
@@ -23,7 +23,6 @@ pub(crate) struct Trial<'a> {
     pub(crate) cell: &'a str,
     pub(crate) variant: &'a str,
     pub(crate) block: u32,
-    pub(crate) fault: Fault,
     pub(crate) launch: &'a Launch,
     pub(crate) timeout: Duration,
 }
@@ -73,7 +72,7 @@ pub(crate) fn conduct(
         size: trial.launch.size,
         sub_leaders: trial.launch.cell_sub_leaders,
     };
-    let victims = fault::victims(trial.fault.target, &standing, rng);
+    let victims = fault::victims(trial.launch.fault.target, &standing, rng);
     // A fault at a fixed distance from the last heartbeat would bias every figure by up to one
     // heartbeat.
     let phase = trial.launch.timing.heartbeat.mul_f64(rng.random());
@@ -83,8 +82,8 @@ pub(crate) fn conduct(
         cell: trial.cell.to_owned(),
         variant: trial.variant.to_owned(),
         block: trial.block,
-        fault: trial.fault.kind.to_string(),
-        target: trial.fault.target.to_string(),
+        fault: trial.launch.fault.kind.to_string(),
+        target: trial.launch.fault.target.to_string(),
         leader: leader.node,
         term: leader.term,
         ranks: ranks.clone(),
@@ -124,7 +123,7 @@ fn attempt(
     stage: &mut dyn FnMut(&'static str),
 ) -> Result<Ended, Halt> {
     let size = trial.launch.size;
-    let ends = trial.fault.kind.ends_processes();
+    let ends = trial.launch.fault.kind.ends_processes();
 
     cluster.pass(phase)?;
     if cluster.view().leader() != Some(leader) {
@@ -135,7 +134,7 @@ fn attempt(
     }
 
     stage("fault");
-    cluster.fault(victims, trial.fault.kind.action())?;
+    cluster.fault(victims, trial.launch.fault.kind.action())?;
     let struck_at = Instant::now();
     let deadline = struck_at + trial.timeout;
 
@@ -148,7 +147,7 @@ fn attempt(
         }
     } else {
         // Nobody has to replace anybody: it is enough that the leader has noticed.
-        let pause = struck_at + trial.fault.duration;
+        let pause = struck_at + trial.launch.fault.duration;
         let noticed = if ends { deadline } else { pause };
         cluster.wait(noticed, |view| {
             victims.iter().all(|victim| !view.is_synced(*victim)).then_some(())
@@ -169,7 +168,7 @@ fn attempt(
         cluster.restart(victims)?;
     } else {
         // A pause lasts until there is a new leader, but at least as long as was asked for.
-        let pause = struck_at + trial.fault.duration;
+        let pause = struck_at + trial.launch.fault.duration;
         cluster.pass(pause.saturating_duration_since(Instant::now()))?;
         cluster.fault(victims, FaultAction::Resume)?;
     }

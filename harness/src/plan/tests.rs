@@ -47,9 +47,9 @@ fn an_experiment_becomes_a_plan() {
     insta::assert_snapshot!(describe(&run), @r"
     kill: kill leader
     How long?
-      raft: 25 trials in 3 blocks; 5 nodes, heartbeat 50ms, timeout 300ms-1s, detector Silence
-      s-raft: 25 trials in 3 blocks; 5 nodes, heartbeat 50ms, timeout 300ms-1s, ranks 150ms-200ms and 250ms-350ms, detector Silence
-    50 trials and 4 warm-ups in 6 interleaved blocks, seed 7; about 1m16s
+      raft: 25 trials in 3 blocks; 5 nodes, heartbeat 50ms, timeout 300ms-1s, detector silence
+      s-raft: 25 trials in 3 blocks; 5 nodes, heartbeat 50ms, timeout 300ms-1s, ranks 150ms-200ms and 250ms-350ms, detector silence
+    50 trials and 4 warm-ups in 6 interleaved blocks, seed 7; about 28s
     ");
 }
 
@@ -175,6 +175,8 @@ fn bad_input_is_refused_with_its_line_and_the_remedy() {
         ("[fault]", "[matrix]\n\"cluster.size\" = []\n[fault]"),
         ("[fault]", "[matrix]\n\"cluster.size\" = [3, 3]\n[fault]"),
         ("[fault]", "[matrix]\n\"cluster.size\" = [3, 0]\n[fault]"),
+        ("[fault]", "[matrix]\n\"fault.target\" = [\"leader+all-sub-leaders\"]\n[fault]"),
+        ("[fault]", "[matrix]\n\"trials.count\" = [3, 4]\n[fault]"),
     ];
     let said: String = cases
         .iter()
@@ -269,7 +271,7 @@ fn bad_input_is_refused_with_its_line_and_the_remedy() {
     x.toml, line 8: unclosed table, expected `]`
 
     [matrix] / "cluster.sise" = [3] / [fault]
-    x.toml, line 9: the matrix cannot vary `cluster.sise`; it can vary cluster.size, workload.rate and timing.KNOB (in quotes)
+    x.toml, line 9: the matrix cannot vary `cluster.sise`; it can vary cluster.size, workload.rate, fault.target and timing.KNOB (in quotes)
 
     [matrix] / "timing.hartbeat" = ["50ms"] / [fault]
     x.toml, line 9: timing.hartbeat=50ms cannot be applied: unknown field `hartbeat`, expected one of `preset`, `heartbeat`, `election_timeout`, `rank_timeout`, `rank_step`, `follower_timeout`, `promotion_timeout`, `lease`, `stagger`, `sub_leader_ratio`, `rtt_alpha`, `detector`, `handover`
@@ -285,6 +287,12 @@ fn bad_input_is_refused_with_its_line_and_the_remedy() {
 
     [matrix] / "cluster.size" = [3, 0] / [fault]
     x.toml, line 9: with cluster.size=0: cluster.size is 0; write a number from 2 to 99
+
+    [matrix] / "fault.target" = ["leader+all-sub-leaders"] / [fault]
+    x.toml, line 9: with fault.target=leader+all-sub-leaders: target leader+all-sub-leaders strikes 3 of 5 nodes and leaves 2, but a leader needs a majority of 3: nobody could be elected; take a larger cluster, fewer sub-leaders (timing.sub_leader_ratio) or another target
+
+    [matrix] / "trials.count" = [3, 4] / [fault]
+    x.toml, line 9: the matrix cannot vary `trials.count`; it can vary cluster.size, workload.rate, fault.target and timing.KNOB (in quotes)
     "#);
 }
 
