@@ -94,7 +94,11 @@ pub(super) fn draw(subject: &Subject<'_>, title: &str) -> Result<Drawing, PlotEr
         let below = top + UPPER + BETWEEN;
         let tail = Axis::exact(least, 1.0, true, below + LOWER, below);
         let grey = Pen::new(SMALL, FAINT);
-        for tick in x.ticks(if log { 90 } else { 120 }) {
+        if values.is_empty() {
+            canvas.empty((LEFT + RIGHT) / 2, top + UPPER / 2 - 40)?;
+        }
+        let ticks = x.ticks(if log { 90 } else { 120 });
+        for tick in ticks.into_iter().filter(|_| !values.is_empty()) {
             let at = x.at(tick);
             canvas.line(&[(at, top), (at, top + UPPER)], GRID, 1)?;
             canvas.line(&[(at, below), (at, below + LOWER)], GRID, 1)?;

@@ -51,7 +51,8 @@ pub(super) fn draw(subject: &Subject<'_>, title: &str) -> Result<Drawing, PlotEr
             let shown = name.fit(group.variant, room);
             canvas.text(name, LEFT + 34, top - HEAD + 24, &shown)?;
             canvas.text(told, LEFT + 34 + name.width(&shown) + 24, top - HEAD + 24, &story)?;
-            for tick in y.ticks(70).into_iter().filter(|tick| tick.fract() == 0.0) {
+            let ticks = if most > 0 { y.ticks(70) } else { Vec::new() };
+            for tick in ticks.into_iter().filter(|tick| tick.fract() == 0.0) {
                 let at = y.at(tick);
                 canvas.line(&[(LEFT, at), (RIGHT, at)], GRID, 1)?;
                 let pen = Pen::new(SMALL, FAINT).align(Align::Right);
@@ -63,6 +64,9 @@ pub(super) fn draw(subject: &Subject<'_>, title: &str) -> Result<Drawing, PlotEr
                 canvas.rect((from, y.at(*count as f64)), (to, base), color.mix(0.8))?;
             }
             canvas.line(&[(LEFT, base), (RIGHT, base)], INK, 2)?;
+            if counts.iter().all(|count| *count == 0) {
+                canvas.empty((LEFT + RIGHT) / 2, (top + base) / 2 + 10)?;
+            }
             if let Some((median, true)) = group.quantile_ms(Figure::Leaderless, 0.5) {
                 let at = x.at(median);
                 canvas.line(&[(at, top), (at, base)], INK, 3)?;
@@ -76,7 +80,8 @@ pub(super) fn draw(subject: &Subject<'_>, title: &str) -> Result<Drawing, PlotEr
                 canvas.text(pen, at + shift, top + 16, &text)?;
             }
         }
-        for tick in x.ticks(if x.log() { 90 } else { 120 }) {
+        let ticks = x.ticks(if x.log() { 90 } else { 120 });
+        for tick in ticks.into_iter().filter(|_| most > 0) {
             let at = x.at(tick);
             let base = bottom - 24;
             canvas.line(&[(at, base), (at, base + 10)], INK, 2)?;

@@ -44,8 +44,10 @@ pub(super) fn draw(subject: &Subject<'_>, title: &str) -> Result<Drawing, PlotEr
         .collect();
     let top = 140 + legend::height(&entries) + 60;
     let bottom = top + ROW * rows.len() as i32;
-    let total: Vec<f64> = rows.iter().map(|(_, phases)| phases.iter().sum()).collect();
-    let short: Vec<f64> = rows.iter().map(|(_, phases)| phases[1] + phases[2]).collect();
+    let total: Vec<f64> =
+        rows.iter().filter(|row| row.0 > 0).map(|(_, phases)| phases.iter().sum()).collect();
+    let short: Vec<f64> =
+        rows.iter().filter(|row| row.0 > 0).map(|(_, phases)| phases[1] + phases[2]).collect();
     let panels = [
         (Axis::over(&total, false, true, LEFT, FIRST_END), 0, "mean time since the fault (ms)"),
         (Axis::over(&short, false, true, SECOND, RIGHT), 1, "mean time since standing (ms)"),
@@ -60,7 +62,8 @@ pub(super) fn draw(subject: &Subject<'_>, title: &str) -> Result<Drawing, PlotEr
         canvas.text(head, LEFT, top - 30, "all phases")?;
         canvas.text(head, SECOND, top - 30, "promote and commit only, own scale")?;
         for (axis, first, name) in &panels {
-            for tick in axis.ticks(110) {
+            let any = rows.iter().any(|(n, _)| *n > 0);
+            for tick in axis.ticks(110).into_iter().filter(|_| any) {
                 let at = axis.at(tick);
                 canvas.line(&[(at, top), (at, bottom)], GRID, 1)?;
                 let pen = Pen::new(SMALL, FAINT).align(Align::Middle);
