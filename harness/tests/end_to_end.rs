@@ -136,11 +136,14 @@ protocol = "s-raft"
             _ => None,
         });
         let agent = self.manifest()["hosts"][0]["facts"]["pid"].as_u64().unwrap() as u32;
-        for pid in started.chain([agent]) {
-            // The number may belong to somebody else by now, but not to one of ours.
+        let recorded: Vec<u32> = started.chain([agent]).collect();
+        assert!(recorded.len() > 3, "the agent and its nodes are recorded");
+        // A number may belong to somebody else by now, but not to one of ours.
+        let ours = |pid: &u32| {
             let name = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            assert!(!name.contains("sraft\0"), "process {pid} is left: {name}");
-        }
+            name.contains("sraft\0")
+        };
+        wait_until("every recorded process to end", || !recorded.iter().any(ours));
     }
 }
 
