@@ -118,6 +118,60 @@ mod tests {
     use super::*;
 
     #[test]
+    fn interval_log_gives_the_values_back() {
+        use hdrhistogram::serialization::{
+            Deserializer,
+            interval_log::{IntervalLogIterator, LogEntry},
+        };
+
+        use crate::synthetic::{Synthetic, raft, s_raft};
+        let run = Synthetic {
+            name: "hlog",
+            variants: vec![("raft", raft), ("s-raft", s_raft)],
+            cells: vec![""],
+            count: 20,
+            block: 10,
+            stop_after: usize::MAX,
+        };
+        let (plan, script) = (run.plan(), run.script());
+        let rows = crate::measure::rows(&plan, script.records());
+        let groups = Group::all(&plan, &rows);
+        let files = exports(&groups[1]).unwrap();
+        let (_, bytes) = files.iter().find(|file| file.0 == "leaderless.s-raft.hlog").unwrap();
+        let entries: Vec<_> = IntervalLogIterator::new(bytes).map(|entry| entry.unwrap()).collect();
+        let encoded = entries.iter().find_map(|entry| match entry {
+            LogEntry::Interval(interval) => Some(interval.encoded_histogram()),
+            _ => None,
+        });
+        let raw = base64_decoded(encoded.unwrap());
+        let histogram: Histogram<u64> =
+            Deserializer::new().deserialize(&mut raw.as_slice()).unwrap();
+        assert_eq!(histogram.len(), 20);
+        let median = groups[1].quantile_ms(Figure::Leaderless, 0.5).unwrap().0;
+        let coded = histogram.value_at_quantile(0.5) as f64 / NS_PER_MS;
+        assert!((coded / median - 1.0).abs() < 0.05, "{coded} {median}");
+    }
+
+    /// RFC 4648, which the log's histograms are coded in.
+    fn base64_decoded(text: &str) -> Vec<u8> {
+        let digit = |c: u8| match c {
+            b'A'..=b'Z' => u32::from(c - b'A'),
+            b'a'..=b'z' => u32::from(c - b'a') + 26,
+            b'0'..=b'9' => u32::from(c - b'0') + 52,
+            b'+' => 62,
+            _ => 63,
+        };
+        let digits: Vec<u32> = text.bytes().filter(|c| *c != b'=').map(digit).collect();
+        let mut bytes = Vec::new();
+        for group in digits.chunks(4) {
+            let bits =
+                group.iter().fold(0, |bits, digit| bits << 6 | digit) << (6 * (4 - group.len()));
+            bytes.extend(&bits.to_be_bytes()[1..group.len()]);
+        }
+        bytes
+    }
+
+    #[test]
     fn percentile_table_counts_up_to_the_last_value() {
         let mut histogram = Histogram::<u64>::new(3).unwrap();
         for ms in 1..=100 {
