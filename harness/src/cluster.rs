@@ -63,6 +63,9 @@ pub(crate) struct Cluster {
 /// How long an agent may take to answer.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(20);
 
+/// How many lines of a dead node's standard error go into a trial's reason.
+const LAST_WORDS: usize = 3;
+
 impl Cluster {
     /// Starts the agent, without a cluster yet. Its nodes write into `dir`.
     pub(crate) fn open(dir: &Path, keep: bool, seed: u64) -> Result<(Self, HostFacts), Halt> {
@@ -153,13 +156,13 @@ impl Cluster {
         mut done: impl FnMut(&View) -> Option<T>,
     ) -> Result<Option<T>, Halt> {
         loop {
+            // What has arrived already is looked at first: an old view is no answer.
+            while self.next(Instant::now())?.is_some() {}
             if let Some(value) = done(&self.view) {
                 return Ok(Some(value));
             }
-            match self.next(deadline)? {
-                None => return Ok(None),
-                Some(Said::Failed { error, .. }) => return Err(Halt::Stuck(error)),
-                Some(_) => {}
+            if self.next(deadline)?.is_none() {
+                return Ok(None);
             }
         }
     }
@@ -236,7 +239,9 @@ impl Cluster {
             Input::Interrupted => Err(Halt::Interrupted),
             Input::Lost(why) => Err(Halt::Agent(why)),
             Input::Said(Said::Died { node, how, stderr }) => {
-                let words = stderr.lines().last().unwrap_or("nothing");
+                let lines: Vec<&str> = stderr.lines().rev().take(LAST_WORDS).collect();
+                let words: Vec<&str> = lines.into_iter().rev().collect();
+                let words = if words.is_empty() { "none".to_owned() } else { words.join(" | ") };
                 Err(Halt::Died(format!("node {node} {how}; its last words: {words}")))
             }
             Input::Said(Said::Records { lines }) => {

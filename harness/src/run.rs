@@ -12,7 +12,7 @@ use rand_chacha::ChaCha8Rng;
 use sraft_events::Event;
 use sraft_report::{
     measure,
-    results::{Block, Manifest, Plan, RunDir, RunLock},
+    results::{Block, Manifest, Plan, ResultsError, RunDir, RunLock},
 };
 
 use crate::{
@@ -41,7 +41,7 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     let Begun { plan, dir, lock, done } = begun;
 
     // 2. An agent, which owns every process and every working file from now on.
-    let work = work_dir(&dir);
+    let work = work_dir(&dir)?;
     let seed = plan.plan.seed ^ done.len() as u64;
     let (mut cluster, facts) = Cluster::open(&work, args.keep, seed)?;
     let mut manifest = match dir.read_manifest() {
@@ -58,6 +58,14 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
 
     // 3. The trials.
     let mut progress = Progress::new(&plan.plan, done.len() as u64);
+    progress.note(&format!("{}: writing to {}", plan.plan.experiment, dir.results().display()));
+    if facts.filesystem.as_deref() == Some("tmpfs") {
+        progress.note(&format!(
+            "warning: {} is in memory, where durable writes cost nothing; set TMPDIR to a folder \
+             on a disk",
+            work.display()
+        ));
+    }
     let mut session = Session { plan: &plan, dir: &dir, done, progress: &mut progress };
     let result = session.work(&mut cluster);
     progress.finish();
@@ -73,8 +81,8 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     }
 
     // 4. What was measured is reported, also if the run did not get to its end.
-    drop(lock);
     let reported = crate::conclude(&dir, args.json);
+    drop(lock);
     match result {
         Ok(()) => reported.map(|()| ExitCode::SUCCESS),
         Err(Failure::Halt(Halt::Interrupted)) => {
@@ -110,13 +118,29 @@ fn begin(args: &RunArgs) -> anyhow::Result<Begun> {
     let file = File::read(path)?;
     let overrides = Overrides { trials: args.trials, seed: args.seed };
     let plan = RunPlan::new(&file, overrides)?;
-    // `results/...` reads better than `./results/...`.
-    let out = args.out.strip_prefix(".").unwrap_or(&args.out);
-    let dir = RunDir::create(out, &plan.plan.experiment, &manifest::run_name())?;
+    let dir = create(&args.out, &plan.plan.experiment)?;
     let lock = dir.lock()?;
     dir.write_experiment(&file.text)?;
     dir.write_plan(&plan.plan)?;
     Ok(Begun { plan, dir, lock, done: BTreeSet::new() })
+}
+
+/// Makes the folders of a run, named after the second in which it begins.
+fn create(out: &Path, experiment: &str) -> Result<RunDir, ResultsError> {
+    // `results/...` reads better than `./results/...`.
+    let out = out.strip_prefix(".").unwrap_or(out);
+    let name = manifest::run_name();
+    let mut created = RunDir::create(out, experiment, &name);
+    // Several may begin in the same second.
+    for nth in 2..100 {
+        match created {
+            Err(ResultsError::Exists { .. }) => {
+                created = RunDir::create(out, experiment, &format!("{name}-{nth}"));
+            }
+            _ => break,
+        }
+    }
+    created
 }
 
 fn resume(args: &RunArgs, run: &Path) -> anyhow::Result<Begun> {
@@ -167,10 +191,17 @@ fn trials_per_setting(plan: &Plan) -> u32 {
     (trials / plan.settings.len().max(1)) as u32
 }
 
-/// Where the nodes of a run work: not among the results, which are to be kept.
-fn work_dir(dir: &RunDir) -> PathBuf {
+/// Where the nodes of a run work: not among the results, which are to be kept, and on a disk. What
+/// is made durable in memory costs nothing, and many systems have /tmp in memory; /var/tmp outlives
+/// a reboot (Filesystem Hierarchy Standard 3.0, 5.15), so it is on a disk.
+fn work_dir(dir: &RunDir) -> anyhow::Result<PathBuf> {
+    let on_disk = Path::new("/var/tmp");
+    let parent = match std::env::var_os("TMPDIR") {
+        None if on_disk.is_dir() => on_disk.to_owned(),
+        _ => std::env::temp_dir(),
+    };
     let name = format!("sraft-{}-{}-{}", dir.experiment(), dir.run(), std::process::id());
-    std::env::temp_dir().join(name)
+    std::path::absolute(parent.join(name)).context("cannot tell where the nodes are to work")
 }
 
 fn close(manifest: &mut Manifest, end: &str, dir: &RunDir) -> anyhow::Result<()> {
@@ -225,6 +256,13 @@ impl Session<'_> {
         let mut started = 0;
         let mut sound = false;
         for number in std::iter::repeat_n(0, block.warmup as usize).chain(trials.iter().copied()) {
+            if sound {
+                sound = match trial::settle(cluster, launch) {
+                    Ok(()) => true,
+                    Err(Halt::Died(_) | Halt::Stuck(_)) => false,
+                    Err(halt) => return Err(halt.into()),
+                };
+            }
             if !sound {
                 self.start(cluster, block, launch, &mut started)?;
             }
