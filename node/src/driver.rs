@@ -223,8 +223,10 @@ impl Driver {
     }
 
     fn record(&mut self, at: Time, event: Event) -> anyhow::Result<()> {
-        self.counts.events += 1;
-        self.outlet.record(at, event)
+        let start = clock::now();
+        let recorded = self.outlet.record(at, event);
+        self.counts.event(clock::now().since(start));
+        recorded
     }
 
     fn next_deadline(&self) -> Option<Time> {

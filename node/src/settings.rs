@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     io,
+    net::IpAddr,
     path::{Path, PathBuf},
 };
 
@@ -187,8 +188,8 @@ impl Settings {
         let me = list.membership(node_id, port, mine)?;
         let host = match (host, &me.own) {
             (Some(host), _) => host,
-            (None, Some(own)) if peers::is_local(&own.host) => own.host.clone(),
-            (None, _) => "0.0.0.0".to_owned(),
+            (None, Some(own)) => listen_host(&own.host),
+            (None, None) => "0.0.0.0".to_owned(),
         };
 
         let protocol = match sub_leaders {
@@ -228,6 +229,18 @@ impl Settings {
             seed: args.seed.or(file.seed),
             workload_rate,
         })
+    }
+}
+
+/// Where a node listens that is listed as `host`: there, if that is an address of this machine.
+/// Else everywhere, because it is a public address that a router translates, or a name, which many
+/// distributions resolve to 127.0.1.1 on the machine itself.
+fn listen_host(host: &str) -> String {
+    match host.parse::<IpAddr>() {
+        Ok(_) if peers::is_local(host) => host.to_owned(),
+        Err(_) if host == "localhost" => host.to_owned(),
+        Ok(IpAddr::V6(_)) => "::".to_owned(),
+        Ok(IpAddr::V4(_)) | Err(_) => "0.0.0.0".to_owned(),
     }
 }
 

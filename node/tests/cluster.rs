@@ -299,3 +299,34 @@ fn a_node_of_another_cluster_is_refused_on_both_sides() {
         });
     }
 }
+
+#[test]
+fn a_single_node_says_what_it_does_and_cleans_up() {
+    let mut cluster = Cluster::start(0, &["--debug", "--preset", "lan"]);
+    cluster.ports.push(free_port());
+    let (pid_file, metrics) = (cluster.path(1, "pid"), cluster.path(1, "metrics"));
+    let mut child = cluster
+        .command(1)
+        .args(["--pid-file".as_ref(), pid_file.as_os_str()])
+        .args(["--metrics-file".as_ref(), metrics.as_os_str()])
+        .args(["--die-with-parent", &std::process::id().to_string()])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut output = child.stdout.take().unwrap();
+    cluster.nodes.push(Some(child));
+    cluster.leader(0);
+    let pid = fs::read_to_string(&pid_file).unwrap();
+    assert_eq!(pid.trim(), cluster.nodes[0].as_ref().unwrap().id().to_string());
+    assert!(cluster.signal(1, Signal::TERM).success());
+    let mut text = String::new();
+    output.read_to_string(&mut text).unwrap();
+    for part in ["[Node 1] Started", "[ELECTION SUCCESS] Node 1 -> LEADER", "SIGTERM"] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    assert!(!pid_file.exists());
+    let metrics: serde_json::Value =
+        serde_json::from_str(&fs::read_to_string(&metrics).unwrap()).unwrap();
+    assert_eq!(metrics["role"], "leader");
+    assert!(metrics["storage_groups"].as_u64().unwrap() > 0);
+}
