@@ -36,7 +36,7 @@ impl Progress {
         let target =
             if plain { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
         let bar = ProgressBar::with_draw_target(Some(total), target);
-        let style = "trial {pos} of {len} {wide_bar} {prefix}\n{msg}";
+        let style = "trial {pos} of {len} {bar:40} {prefix}\n{msg}";
         bar.set_style(ProgressStyle::with_template(style).expect("the template is well formed"));
         bar.set_position(before);
         let began = Instant::now();

@@ -83,6 +83,9 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     // 4. What was measured is reported, also if the run did not get to its end.
     let reported = crate::conclude(&dir, args.json);
     drop(lock);
+    if let (Err(_), Err(error)) = (&result, &reported) {
+        progress.note(&format!("error: {error:#}"));
+    }
     match result {
         Ok(()) => reported.map(|()| ExitCode::SUCCESS),
         Err(Failure::Halt(Halt::Interrupted)) => {

@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    io::{BufRead, BufReader, Write},
     process::{Command, Output, Stdio},
 };
 
@@ -139,6 +140,27 @@ fn a_place_that_cannot_be_written_is_named() {
     assert!(stderr.contains("x.toml/results"), "{stderr}");
     let stderr = run(".", file.to_str().unwrap());
     assert!(stderr.contains("as the agent's directory"), "{stderr}");
+}
+
+#[test]
+fn an_agent_ends_upon_sigterm_and_leaves_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().join("agent");
+    let mut command = sraft();
+    command.arg("agent").stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut agent = command.spawn().unwrap();
+    let mut input = agent.stdin.take().unwrap();
+    let hello = serde_json::json!({
+        "id": 1, "call": "hello", "version": sraft_agent::protocol::VERSION, "host": "here", "dir": dir,
+    });
+    writeln!(input, "{hello}").unwrap();
+    let mut answer = String::new();
+    BufReader::new(agent.stdout.take().unwrap()).read_line(&mut answer).unwrap();
+    assert!(answer.contains("\"done\"") && dir.exists(), "{answer}");
+    let pid = rustix::process::Pid::from_child(&agent);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    assert!(agent.wait().unwrap().success());
+    assert!(!dir.exists());
 }
 
 #[test]

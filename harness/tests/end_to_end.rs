@@ -260,6 +260,24 @@ fn ctrl_c_keeps_what_was_measured_and_says_how_to_go_on() {
 }
 
 #[test]
+fn a_killed_agent_takes_its_nodes_along_and_the_run_says_so() {
+    let place = Place::new(20);
+    let harness = place.under_way(1);
+    let agent = place.manifest()["hosts"][0]["facts"]["pid"].as_u64().unwrap();
+    kill_process(Pid::from_raw(agent as i32).unwrap(), Signal::KILL).unwrap();
+    let output = finish(harness);
+    let stderr = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert!(
+        stderr.contains("the agent on this machine") && stderr.contains("--resume"),
+        "{stderr}"
+    );
+    wait_until("the nodes to end", || place.processes().is_empty());
+    assert_eq!(place.manifest()["sessions"][0]["end"], "failed");
+    assert_eq!(place.rows().len(), place.trials_ended());
+}
+
+#[test]
 fn nodes_that_die_unasked_do_not_end_the_run() {
     let place = Place::new(3);
     let harness = place.under_way(1);
