@@ -1,4 +1,25 @@
 //! What a node runs with: environment over options over configuration file over defaults.
+//!
+//! A configuration file with everything in it; any part may be left out:
+//! ```toml
+//! cluster       = "sraft"
+//! protocol      = "s-raft"            # or "raft"
+//! peers         = ["10.0.1.10:5000", "10.0.1.11:5000", "10.0.1.12:5000"]
+//! node_id       = 1                   # or found by address and port
+//! host          = "10.0.1.10"
+//! port          = 5000
+//! data_dir      = "/var/lib/sraft"
+//! log_file      = "/var/log/sraft/events.jsonl"
+//! metrics_file  = "/run/sraft/metrics.json"
+//! pid_file      = "/run/sraft/pid"
+//! debug         = false
+//! seed          = 1
+//! workload_rate = 0
+//!
+//! [timing]                            # see sraft_core::TimingKnobs
+//! preset        = "lan"
+//! heartbeat     = "12ms"
+//! ```
 
 use std::{
     collections::BTreeMap,

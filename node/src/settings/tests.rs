@@ -117,3 +117,19 @@ fn mistakes_name_the_place() {
         assert!(error.contains(part), "{error}");
     }
 }
+
+#[test]
+fn the_file_in_the_documentation_is_understood() {
+    let example: String = include_str!("../settings.rs")
+        .lines()
+        .skip_while(|line| !line.contains("```toml"))
+        .skip(1)
+        .take_while(|line| !line.contains("```"))
+        .map(|line| format!("{}\n", line.trim_start_matches("//!")))
+        .collect();
+    let dir = tempfile::tempdir().unwrap();
+    let settings = Settings::resolve(config(&dir, &example), &Environment::default()).unwrap();
+    assert_eq!(settings.core.heartbeat.as_millis(), 12);
+    assert_eq!(settings.listen.to_string(), "10.0.1.10:5000");
+    assert!(example.contains("workload_rate") && settings.pid_file.is_some());
+}
