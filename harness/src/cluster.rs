@@ -284,3 +284,16 @@ fn free_ports(count: usize, rng: &mut ChaCha8Rng) -> io::Result<Vec<u16>> {
         false => Err(io::ErrorKind::AddrInUse.into()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn free_ports_are_all_different() {
+        let ports = free_ports(20, &mut ChaCha8Rng::seed_from_u64(1)).unwrap();
+        let different: std::collections::BTreeSet<_> = ports.iter().collect();
+        assert_eq!(different.len(), 20);
+        assert!(ports.iter().all(|port| *port >= 1024));
+    }
+}

@@ -21,7 +21,8 @@ pub(crate) fn new(
         git_commit: option_env!("SRAFT_GIT_COMMIT").map(str::to_owned),
         git_dirty: option_env!("SRAFT_GIT_DIRTY").map(|dirty| dirty == "true"),
         binary_sha256: binary_sha256()?,
-        command: std::env::args().collect(),
+        // Where the program lies is nobody's business; which one it was, its hash says.
+        command: std::iter::once("sraft".to_owned()).chain(std::env::args().skip(1)).collect(),
         seed: plan.seed,
         hosts: vec![Host {
             name: host.to_owned(),

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use rand::{Rng, RngExt};
-use sraft_events::{Event, FaultAction, NodeId, Source, Verdict};
+use sraft_events::{Event, FaultAction, NodeId, Record, Source, Verdict};
 
 use crate::{
     cluster::{Cluster, Halt},
@@ -94,7 +94,7 @@ pub(crate) fn conduct(
         Err(Halt::Died(why) | Halt::Stuck(why)) => Ended::invalid(why, false),
         Err(halt) => return Err(halt),
     };
-    let ended = match early_change(cluster) {
+    let ended = match early_change(cluster.records()) {
         Some(why) => Ended { sound: ended.sound, ..Ended::invalid(why, true) },
         None => ended,
     };
@@ -192,8 +192,7 @@ const A_MOMENT: Duration = Duration::from_secs(2);
 
 /// Whether the records tell of a change of leadership between the beginning of the trial and its
 /// fault: they may arrive too late for the fault to be called off.
-fn early_change(cluster: &Cluster) -> Option<String> {
-    let records = cluster.records();
+fn early_change(records: &[Record]) -> Option<String> {
     let begun = records.iter().rev().find(|r| matches!(r.event, Event::TrialStarted { .. }))?;
     let struck = records
         .iter()
@@ -208,5 +207,59 @@ fn early_change(cluster: &Cluster) -> Option<String> {
     match &early.source {
         Source::Node(node) => Some(format!("leadership changed before the fault, at node {node}")),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sraft_events::CampaignKind;
+
+    use super::*;
+
+    fn record(source: Source, mono_ns: u64, event: Event) -> Record {
+        Record { source, seq: 0, mono_ns, wall_ns: 0, event }
+    }
+
+    fn begun(at: u64) -> Record {
+        let event = Event::TrialStarted {
+            trial: 1,
+            warmup: false,
+            cell: String::new(),
+            variant: String::new(),
+            block: 1,
+            fault: String::new(),
+            target: String::new(),
+            leader: 1,
+            term: 1,
+            ranks: vec![],
+            victims: vec![1],
+        };
+        record(Source::Harness, at, event)
+    }
+
+    fn struck(at: u64) -> Record {
+        let event = Event::FaultApplied { node: 1, pid: 1, action: FaultAction::Kill };
+        record(Source::Agent("local".into()), at, event)
+    }
+
+    fn elected(at: u64) -> Record {
+        let campaign = CampaignKind::Election;
+        record(Source::Node(2), at, Event::Elected { term: 2, campaign, rank: None, votes: 2 })
+    }
+
+    #[test]
+    fn a_change_of_leadership_counts_as_early_by_its_stamp_not_by_its_arrival() {
+        // The election of the trial before, of this one before its fault, and after it.
+        assert_eq!(early_change(&[elected(5), begun(10), struck(20)]), None);
+        let said = early_change(&[begun(10), struck(20), elected(15)]).unwrap();
+        assert_eq!(said, "leadership changed before the fault, at node 2");
+        assert_eq!(early_change(&[begun(10), struck(20), elected(25)]), None);
+        assert_eq!(early_change(&[begun(10), elected(15)]), None, "nothing was struck");
+    }
+
+    #[test]
+    fn only_the_latest_trial_is_looked_at() {
+        let records = [begun(10), elected(12), struck(20), begun(30), struck(40), elected(50)];
+        assert_eq!(early_change(&records), None);
     }
 }
