@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use sraft_node::cli::NodeArgs;
 
+use crate::plan;
+
 /// Kills Raft leaders, again and again, and measures how long the cluster is without one.
 #[derive(Debug, Parser)]
 #[command(name = "sraft", version = env!("SRAFT_VERSION"), max_term_width = 100)]
@@ -42,6 +44,9 @@ pub(crate) struct RunArgs {
     /// Folder in which results/ and plots/ are written
     #[arg(long, value_name = "DIR", default_value = ".")]
     pub(crate) out: PathBuf,
+    /// Name of the run's folder, instead of the time at which it begins
+    #[arg(long, value_name = "RUN", value_parser = run_name, conflicts_with = "resume")]
+    pub(crate) name: Option<String>,
     /// Go on with a run that was interrupted: its folder, results/EXPERIMENT/RUN
     #[arg(long, value_name = "RUN", conflicts_with = "out")]
     pub(crate) resume: Option<PathBuf>,
@@ -51,6 +56,13 @@ pub(crate) struct RunArgs {
     /// Keep the nodes' directories and say where they are
     #[arg(long)]
     pub(crate) keep: bool,
+}
+
+fn run_name(name: &str) -> Result<String, String> {
+    match plan::fits_file_name(name) {
+        true => Ok(name.to_owned()),
+        false => Err(plan::FILE_NAME_RULE.to_owned()),
+    }
 }
 
 #[derive(Args, Debug)]

@@ -3,6 +3,7 @@
 
 mod cells;
 mod describe;
+mod power;
 #[cfg(test)]
 mod tests;
 
@@ -128,15 +129,20 @@ impl RunPlan {
 }
 
 fn file_name(file: &File, keys: &[&str], name: &str) -> Result<(), Refused> {
-    let fits = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
-    if !name.is_empty() && !name.starts_with('.') && name.chars().all(fits) {
+    if fits_file_name(name) {
         return Ok(());
     }
-    let message = format!(
-        "`{name}` cannot be part of a file name; use letters, digits, `.`, `_` and `-`, and do \
-         not begin with a dot"
-    );
-    Err(file.refuse(keys, message))
+    Err(file.refuse(keys, format!("`{name}` cannot be part of a file name; {FILE_NAME_RULE}")))
+}
+
+/// What [`fits_file_name`] asks for.
+pub(crate) const FILE_NAME_RULE: &str =
+    "use letters, digits, `.`, `_` and `-`, and do not begin with a dot";
+
+/// Whether a name can be part of a file's name anywhere.
+pub(crate) fn fits_file_name(name: &str) -> bool {
+    let fits = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    !name.is_empty() && !name.starts_with('.') && name.chars().all(fits)
 }
 
 /// Refuses what only other backends, or later versions, can do.

@@ -121,17 +121,20 @@ fn begin(args: &RunArgs) -> anyhow::Result<Begun> {
     let file = File::read(path)?;
     let overrides = Overrides { trials: args.trials, seed: args.seed };
     let plan = RunPlan::new(&file, overrides)?;
-    let dir = create(&args.out, &plan.plan.experiment)?;
+    let dir = create(&args.out, &plan.plan.experiment, args.name.as_deref())?;
     let lock = dir.lock()?;
     dir.write_experiment(&file.text)?;
     dir.write_plan(&plan.plan)?;
     Ok(Begun { plan, dir, lock, done: BTreeSet::new() })
 }
 
-/// Makes the folders of a run, named after the second in which it begins.
-fn create(out: &Path, experiment: &str) -> Result<RunDir, ResultsError> {
+/// Makes the folders of a run, named after the second in which it begins if not otherwise.
+fn create(out: &Path, experiment: &str, name: Option<&str>) -> Result<RunDir, ResultsError> {
     // `results/...` reads better than `./results/...`.
     let out = out.strip_prefix(".").unwrap_or(out);
+    if let Some(name) = name {
+        return RunDir::create(out, experiment, name);
+    }
     let name = manifest::run_name();
     let mut created = RunDir::create(out, experiment, &name);
     // Several may begin in the same second.

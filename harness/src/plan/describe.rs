@@ -5,7 +5,7 @@ use std::time::Duration;
 use sraft_core::{Detector, Protocol, Span, TimeoutRange};
 use sraft_report::results::Block;
 
-use super::RunPlan;
+use super::{RunPlan, power};
 use crate::fault::list;
 
 /// `sraft plan`: the plan for a human.
@@ -69,7 +69,41 @@ pub(crate) fn describe(run: &RunPlan) -> String {
         plan.seed,
         Span(Duration::from_secs(expected.as_secs().max(1))),
     );
-    text
+    text + &detectable(run)
+}
+
+/// The smallest differences that this many trials can be expected to show.
+fn detectable(run: &RunPlan) -> String {
+    let plan = &run.plan;
+    let Some(base) = plan.variants.iter().find(|variant| variant.baseline) else {
+        return String::new();
+    };
+    let count = |cell: &str, variant: &str| -> usize {
+        let ours = plan.blocks.iter().filter(|b| b.cell == cell && b.variant == variant);
+        ours.map(|block| block.trials.len()).sum()
+    };
+    let mut parts = Vec::new();
+    for setting in plan.settings.iter().filter(|setting| setting.variant != base.name) {
+        let (cell, variant) = (&setting.cell, &setting.variant);
+        let sides = [
+            (run.launch(cell, variant), count(cell, variant)),
+            (run.launch(cell, &base.name), count(cell, &base.name)),
+        ];
+        if let Some(difference) = power::detectable(sides, plan.seed) {
+            let place = if cell.is_empty() { String::new() } else { format!(" ({cell})") };
+            let ms = difference.as_secs_f64() * 1e3;
+            parts.push(format!("{variant}{place} {ms:.0} ms"));
+        }
+    }
+    if parts.is_empty() {
+        return String::new();
+    }
+    format!(
+        "a difference of medians from {} shows in about so many milliseconds or more (4 times \
+         of 5, at the 5 % level): {}\n",
+        base.name,
+        parts.join(", ")
+    )
 }
 
 fn detector(detector: Detector) -> &'static str {

@@ -169,8 +169,11 @@ fn compare(a: &Group<'_>, b: &Group<'_>, aa: bool, seed: u64) -> Comparison {
 impl Comparison {
     /// Whether both the interval and the test see a difference.
     fn differs(&self, p: Option<f64>, below: f64) -> bool {
-        let excluded = self.difference_ci_ms.is_some_and(|[low, high]| low > 0.0 || high < 0.0);
-        self.finding != Finding::TooFew && excluded && p.is_some_and(|p| p < below)
+        self.finding != Finding::TooFew && self.excludes_zero() && p.is_some_and(|p| p < below)
+    }
+
+    fn excludes_zero(&self) -> bool {
+        self.difference_ci_ms.is_some_and(|[low, high]| low > 0.0 || high < 0.0)
     }
 
     fn conclude(&mut self, aa_failed: bool) {
@@ -227,7 +230,17 @@ impl Comparison {
                 format!("{a} is {}x faster than {b}: {medians}{difference}{tail}", times(ratio))
             }
             Finding::NoDifference => {
-                format!("no difference between {a} and {b} can be claimed: {medians}{difference}")
+                let why = match (self.excludes_zero(), self.p_holm) {
+                    (true, Some(p)) => format!(
+                        " (the interval alone would, but not the rank test: p = {p:.2} after \
+                         Holm's correction)"
+                    ),
+                    _ => String::new(),
+                };
+                format!(
+                    "no difference between {a} and {b} can be claimed: \
+                     {medians}{difference}{why}"
+                )
             }
             Finding::AaHolds => format!(
                 "A/A holds: {a} and {b} run with the same settings and show no difference: \
