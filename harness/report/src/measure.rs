@@ -370,7 +370,8 @@ fn passing(
     let Some((elected, winner, term, campaign, rank)) = won else { return };
     row.new_leader = Some(winner);
     row.passed_by = Some(campaign);
-    row.rank = rank;
+    // A leader that hands over asks its Primary, but that is no promotion.
+    row.rank = rank.filter(|_| campaign == CampaignKind::Promotion);
     row.leaderless_us = Some(micros(fault, elected));
     row.terms = started_term(records).and_then(|old| term.checked_sub(old));
 

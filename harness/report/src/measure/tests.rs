@@ -275,3 +275,19 @@ proptest::proptest! {
         proptest::prop_assert!(row.fields()[12..16].iter().all(|cell| decimals(cell) <= 3));
     }
 }
+
+#[test]
+fn handover_to_the_primary_is_no_promotion() {
+    let campaign = CampaignKind::Transfer;
+    let stands = Event::CampaignStarted { term: 2, campaign, rank: Some(0), evidence: SILENCE };
+    let elected = Event::Elected { term: 2, campaign, rank: Some(0), votes: 3 };
+    let row = measured(
+        &Script::begin(1, 0.0)
+            .kill(10.0)
+            .node(2, 11.0, stands)
+            .node(2, 12.0, elected)
+            .node(2, 13.0, Event::Ready { term: 2, index: 4 })
+            .end(1, 100.0, Verdict::Ok),
+    );
+    assert_eq!((row.passed_by, row.rank), (Some(campaign), None));
+}

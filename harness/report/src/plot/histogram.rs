@@ -97,10 +97,10 @@ pub(super) fn draw(subject: &Subject<'_>, title: &str) -> Result<Drawing, PlotEr
     })
 }
 
-/// Edges of the bins, the same for every variant, so that heights can be compared: between thirty
-/// and eighty bins across the axis, more with more values, of a round width.
+/// Edges of the bins, the same for every variant, so that heights can be compared: between twenty
+/// and sixty bins across the axis, more with more values, of a round width.
 fn edges(values: &[f64], x: &Axis) -> Vec<f64> {
-    let bins = (values.len() as f64).sqrt().mul_add(4.0, 10.0).clamp(30.0, 80.0);
+    let bins = (values.len() as f64).sqrt().mul_add(2.0, 8.0).clamp(20.0, 60.0);
     if x.log() {
         let ratio = (x.high() / x.low()).powf(1.0 / bins.round());
         return (0..=bins.round() as i32).map(|i| x.low() * ratio.powi(i)).collect();
