@@ -1,2 +1,98 @@
 //! Failure-injection benchmark for leader failover in Raft.
-fn main() {}
+//!
+//! ```text
+//! experiment   the TOML file as its author wrote it
+//! plan         checked, expanded, lowered, put in order
+//! run          the life of a run: folder, agent, blocks of trials, report
+//! trial        the life of one trial
+//! cluster      the processes of the moment, and what is known of them
+//! view         records -> who leads, who follows, who is up
+//! fault        what is done to whom
+//! host         how an agent is reached
+//! system       what agents start
+//! progress     what the user sees meanwhile
+//! ```
+//!
+//! Figures are none of the run side's business: it appends raw records, and `sraft-report` derives
+//! everything from them.
+
+mod cli;
+mod cluster;
+mod experiment;
+mod fault;
+mod host;
+mod manifest;
+mod plan;
+mod progress;
+mod run;
+mod system;
+mod trial;
+mod view;
+
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+};
+
+use anyhow::Context;
+use clap::Parser;
+use sraft_report::results::RunDir;
+
+use crate::{
+    cli::{Cli, Command, PlanArgs, ReportArgs},
+    experiment::File,
+    plan::{Overrides, RunPlan},
+};
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Run(args) => run::run(&args),
+        Command::Plan(args) => plan(&args),
+        Command::Report(args) => report(&args),
+        Command::Node(args) => return sraft_node::exit_code(sraft_node::run(*args)),
+        Command::Agent => sraft_agent::run().map(|()| ExitCode::SUCCESS).map_err(Into::into),
+    };
+    result.unwrap_or_else(|error| {
+        let _ = writeln!(io::stderr(), "error: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn plan(args: &PlanArgs) -> anyhow::Result<ExitCode> {
+    let file = File::read(&args.experiment)?;
+    let overrides = Overrides { trials: args.trials, seed: args.seed };
+    let run = RunPlan::new(&file, overrides)?;
+    match args.json {
+        true => say(&(serde_json::to_string_pretty(&run.plan)? + "\n"))?,
+        false => say(&plan::describe(&run))?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn report(args: &ReportArgs) -> anyhow::Result<ExitCode> {
+    let dir = RunDir::open(&args.run)?;
+    // A harness at work appends to the same files.
+    let _lock = dir.lock()?;
+    conclude(&dir, args.json)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Derives everything and shows the closing table.
+fn conclude(dir: &RunDir, json: bool) -> anyhow::Result<()> {
+    let summary = sraft_report::report::build(dir).context("cannot make the report")?;
+    match json {
+        true => say(&(serde_json::to_string_pretty(&summary)? + "\n")),
+        false => say(&format!("{summary}\n")),
+    }
+}
+
+/// Writes to standard output. A reader that has gone (`| head`) is no error.
+fn say(text: &str) -> anyhow::Result<()> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(error).context("cannot write to standard output")
+        }
+        _ => Ok(()),
+    }
+}

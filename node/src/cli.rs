@@ -30,7 +30,7 @@ pub struct NodeArgs {
     /// Directory for term, vote and log [default: raft-data/node-ID]
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
-    /// TOML file with these options (data_dir, log_file, ...) and a [timing] table
+    /// TOML file with these options (data_dir, log_file, ...) and a table `timing`
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// Name of the cluster; nodes of another cluster are refused [default: sraft]

@@ -30,6 +30,7 @@ use crate::{
     settings::Settings,
     storage::{Disk, Identity, Report, Storage},
     transport::{self, Incoming, Transport, handshake::Introduction, link},
+    workload::Workload,
 };
 
 /// Inputs that are taken in before their outputs are carried out.
@@ -37,10 +38,6 @@ const BATCH: usize = 256;
 
 /// How long a leader that was told to stop waits for its successor.
 const HANDOVER_WAIT: Duration = Duration::from_secs(1);
-
-/// Increments that the built-in workload proposes at once at most; what is due beyond that after a
-/// stall is proposed in the following rounds.
-const BURST: u32 = 1000;
 
 /// Refused connections that are remembered so that each reason is told once.
 const MAX_REFUSALS: usize = 256;
@@ -223,18 +220,20 @@ impl Driver {
     }
 
     fn record(&mut self, at: Time, event: Event) -> anyhow::Result<()> {
-        self.counts.events += 1;
-        self.outlet.record(at, event)
+        let start = clock::now();
+        let recorded = self.outlet.record(at, event);
+        self.counts.event(clock::now().since(start));
+        recorded
     }
 
     fn next_deadline(&self) -> Option<Time> {
         let stop_by = self.stop_by.map(|(at, _)| at);
-        let all = [self.node.next_deadline(), self.workload.next, stop_by];
+        let all = [self.node.next_deadline(), self.workload.next(), stop_by];
         all.into_iter().flatten().min()
     }
 
     fn due(&mut self, now: Time) -> bool {
-        let works = self.stop_by.is_none() && self.workload.rate > 0 && self.node.status().ready;
+        let works = self.stop_by.is_none() && self.workload.is_on() && self.node.status().ready;
         self.workload.run(works, now);
         self.next_deadline().is_some_and(|deadline| deadline <= now)
     }
@@ -349,57 +348,5 @@ impl Driver {
         file.write(&self.node.status(), &self.counter, &self.counts).with_context(|| {
             format!("cannot write the metrics file {}; name a writable file", file.path().display())
         })
-    }
-}
-
-/// The increments that the node proposes itself: one each interval from the moment it is ready,
-/// whether or not earlier ones have committed.
-struct Workload {
-    rate: u32,
-    next: Option<Time>,
-}
-
-impl Workload {
-    fn new(rate: u32) -> Workload {
-        Workload { rate, next: None }
-    }
-
-    /// Starts or stops it.
-    fn run(&mut self, works: bool, now: Time) {
-        match (works, self.next) {
-            (true, None) => self.next = Some(now),
-            (false, Some(_)) => self.next = None,
-            _ => {}
-        }
-    }
-
-    /// How many are due.
-    fn take(&mut self, now: Time) -> u32 {
-        let mut due = 0;
-        while let Some(next) = self.next.filter(|next| *next <= now && due < BURST) {
-            due += 1;
-            self.next = Some(next + Duration::from_secs(1) / self.rate);
-        }
-        due
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_workload_is_an_open_loop() {
-        let mut workload = Workload::new(1000);
-        let start = Time::from_nanos(5);
-        assert_eq!(workload.take(start), 0);
-        workload.run(true, start);
-        assert_eq!(workload.take(start), 1);
-        assert_eq!(workload.take(start + Duration::from_micros(999)), 0);
-        // A stall is made up for, in bounded bursts.
-        assert_eq!(workload.take(start + Duration::from_millis(10)), 10);
-        assert_eq!(workload.take(start + Duration::from_secs(3)), BURST);
-        workload.run(false, start);
-        assert_eq!(workload.next, None);
     }
 }

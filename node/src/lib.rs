@@ -16,6 +16,7 @@ mod process;
 pub mod settings;
 pub mod storage;
 pub mod transport;
+mod workload;
 
 /// Runs a node until it is told to stop: by SIGTERM or SIGINT, upon which a leader hands over
 /// first. It takes the process for its own: it handles these signals, and a panic ends the process.

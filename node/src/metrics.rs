@@ -24,6 +24,10 @@ pub struct Counts {
     pub connections_refused: u64,
     /// Records in the event log.
     pub events: u64,
+    /// Microseconds that writing all records took together.
+    pub events_total_us: u64,
+    /// Microseconds that the slowest record took.
+    pub events_slowest_us: u64,
     /// Commands proposed by the node itself (`--workload-rate`).
     pub proposed: u64,
     /// Groups of writes that became durable, each with one sync.
@@ -37,6 +41,14 @@ pub struct Counts {
 }
 
 impl Counts {
+    /// Counts a record of the event log.
+    pub fn event(&mut self, took: Duration) {
+        let us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        self.events += 1;
+        self.events_total_us = self.events_total_us.saturating_add(us);
+        self.events_slowest_us = self.events_slowest_us.max(us);
+    }
+
     /// Counts a group of writes.
     pub fn group(&mut self, tickets: u64, took: Duration) {
         let us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);

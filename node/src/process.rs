@@ -1,42 +1,71 @@
 //! What concerns the process as a whole: its id file, its parent, and what a panic does to it.
 
 use std::{
-    cell::Cell,
-    fs, io,
+    any::Any,
+    cell::RefCell,
+    fs,
+    io::{self, Write},
+    panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     sync::Once,
 };
 
 use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal};
 
+/// What is known of panics that the running code is expected to have.
+struct Expectation {
+    /// Turns the panic's text into the line that the user is to see.
+    explain: Box<dyn Fn(&str) -> String>,
+    /// The text of the one that has happened.
+    happened: Option<String>,
+}
+
 thread_local! {
-    static EXPECTED: Cell<bool> = const { Cell::new(false) };
+    static EXPECTED: RefCell<Option<Expectation>> = const { RefCell::new(None) };
 }
 
-/// While it lives, a panic of this thread is going to be caught and reported as an error.
-#[derive(Debug)]
-#[must_use]
-pub(crate) struct PanicsExpected(bool);
-
-impl Drop for PanicsExpected {
-    fn drop(&mut self) {
-        EXPECTED.set(self.0);
-    }
+/// Runs code that is known to panic on some inputs, and makes a panic an error: its text, in one
+/// line. `explain` turns that into the whole message for the case that the code panics a second
+/// time while it cleans up, which nothing can catch: then the process ends with the message.
+pub(crate) fn catch_panics<T>(
+    explain: impl Fn(&str) -> String + 'static,
+    run: impl FnOnce() -> T,
+) -> Result<T, String> {
+    let expectation = Expectation { explain: Box::new(explain), happened: None };
+    let outer = EXPECTED.replace(Some(expectation));
+    let result = catch_unwind(AssertUnwindSafe(run)).map_err(|panic| panic_text(&*panic));
+    EXPECTED.set(outer);
+    result
 }
 
-/// Says that the caller catches panics of this thread and reports them itself.
-pub(crate) fn expect_panics() -> PanicsExpected {
-    PanicsExpected(EXPECTED.replace(true))
+fn panic_text(panic: &(dyn Any + Send)) -> String {
+    let text = panic
+        .downcast_ref::<String>()
+        .map(String::as_str)
+        .or_else(|| panic.downcast_ref::<&str>().copied())
+        .unwrap_or("no reason given");
+    text.replace('\n', " ")
 }
 
-/// Makes a panic that nobody expects end the whole process: a node of which one thread has stopped
+/// Makes a panic that nobody catches end the whole process: a node of which one thread has stopped
 /// must not go on acknowledging.
 pub(crate) fn die_of_panics() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         let report = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |info| {
-            if !EXPECTED.get() {
+            let expected = EXPECTED.with(|expected| {
+                let Ok(mut expected) = expected.try_borrow_mut() else { return false };
+                let Some(expectation) = &mut *expected else { return false };
+                if let Some(text) = &expectation.happened {
+                    let line = (expectation.explain)(text);
+                    let _ = writeln!(io::stderr(), "error: {line}");
+                    std::process::exit(1);
+                }
+                expectation.happened = Some(panic_text(info.payload()));
+                true
+            });
+            if !expected {
                 report(info);
                 std::process::abort();
             }
@@ -94,4 +123,16 @@ pub(crate) fn random() -> io::Result<u64> {
         filled += rustix::rand::getrandom(&mut bytes[filled..], flags)?;
     }
     Ok(u64::from_le_bytes(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_that_is_caught_is_one_line() {
+        let text = catch_panics(str::to_owned, || -> () { panic!("lost\nthe plot") });
+        assert_eq!(text.unwrap_err(), "lost the plot");
+        assert_eq!(catch_panics(str::to_owned, || 3).unwrap(), 3);
+    }
 }

@@ -1,8 +1,30 @@
 //! What a node runs with: environment over options over configuration file over defaults.
+//!
+//! A configuration file with everything in it; any part may be left out:
+//! ```toml
+//! cluster       = "sraft"
+//! protocol      = "s-raft"            # or "raft"
+//! peers         = ["10.0.1.10:5000", "10.0.1.11:5000", "10.0.1.12:5000"]
+//! node_id       = 1                   # or found by address and port
+//! host          = "10.0.1.10"
+//! port          = 5000
+//! data_dir      = "/var/lib/sraft"
+//! log_file      = "/var/log/sraft/events.jsonl"
+//! metrics_file  = "/run/sraft/metrics.json"
+//! pid_file      = "/run/sraft/pid"
+//! debug         = false
+//! seed          = 1
+//! workload_rate = 0
+//!
+//! [timing]                            # see sraft_core::TimingKnobs
+//! preset        = "lan"
+//! heartbeat     = "12ms"
+//! ```
 
 use std::{
     collections::BTreeMap,
     io,
+    net::IpAddr,
     path::{Path, PathBuf},
 };
 
@@ -187,8 +209,8 @@ impl Settings {
         let me = list.membership(node_id, port, mine)?;
         let host = match (host, &me.own) {
             (Some(host), _) => host,
-            (None, Some(own)) if peers::is_local(&own.host) => own.host.clone(),
-            (None, _) => "0.0.0.0".to_owned(),
+            (None, Some(own)) => listen_host(&own.host),
+            (None, None) => "0.0.0.0".to_owned(),
         };
 
         let protocol = match sub_leaders {
@@ -228,6 +250,18 @@ impl Settings {
             seed: args.seed.or(file.seed),
             workload_rate,
         })
+    }
+}
+
+/// Where a node listens that is listed as `host`: there, if that is an address of this machine.
+/// Else everywhere, because it is a public address that a router translates, or a name, which many
+/// distributions resolve to 127.0.1.1 on the machine itself.
+fn listen_host(host: &str) -> String {
+    match host.parse::<IpAddr>() {
+        Ok(_) if peers::is_local(host) => host.to_owned(),
+        Err(_) if host == "localhost" => host.to_owned(),
+        Ok(IpAddr::V6(_)) => "::".to_owned(),
+        Ok(IpAddr::V4(_)) | Err(_) => "0.0.0.0".to_owned(),
     }
 }
 

@@ -19,8 +19,7 @@ mod watermark;
 
 use std::{
     io,
-    panic::{AssertUnwindSafe, catch_unwind},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::mpsc,
     thread::JoinHandle,
     time::{Duration, Instant},
@@ -165,8 +164,8 @@ fn write_groups(mut disk: Disk, work: &mpsc::Receiver<Persist>, reports: &Unboun
         let start = Instant::now();
         let path = disk.path().to_owned();
         let tickets = group.len() as u64;
-        let written = unpanicked(|| disk.write(group))
-            .unwrap_or_else(|what| Err(StorageError::Write { path, what }));
+        let failed = |path, what| StorageError::Write { path, what };
+        let written = unpanicked(&path, failed, || disk.write(group));
         let report = match written {
             Ok(ticket) => Report::Durable { ticket, tickets, took: start.elapsed() },
             Err(error) => Report::Failed(error),
@@ -178,18 +177,19 @@ fn write_groups(mut disk: Disk, work: &mpsc::Receiver<Persist>, reports: &Unboun
     }
 }
 
-/// Runs code of the storage engine, which is known to panic on some damaged files, and makes a
-/// panic an error.
-fn unpanicked<T>(run: impl FnOnce() -> T) -> Result<T, String> {
-    let _quiet = process::expect_panics();
-    catch_unwind(AssertUnwindSafe(run)).map_err(|panic| {
-        let text = panic
-            .downcast_ref::<String>()
-            .map(String::as_str)
-            .or_else(|| panic.downcast_ref::<&str>().copied())
-            .unwrap_or("no reason given");
-        format!("the storage engine gave up: {}", text.replace('\n', " "))
-    })
+/// Runs code of the storage engine, which panics on some damaged files and, once a thread of its
+/// own has panicked, on locks. `error` makes an error of it.
+fn unpanicked<T>(
+    path: &Path,
+    error: fn(PathBuf, String) -> StorageError,
+    run: impl FnOnce() -> Result<T, StorageError>,
+) -> Result<T, StorageError> {
+    let at = path.to_owned();
+    let explain =
+        move |text: &str| error(at.clone(), format!("the storage engine gave up: {text}"));
+    let whole = explain.clone();
+    process::catch_panics(move |text| whole(text).to_string(), run)
+        .unwrap_or_else(|text| Err(explain(&text)))
 }
 
 #[cfg(test)]

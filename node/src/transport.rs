@@ -42,6 +42,9 @@ pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Most connections whose other side has not said yet who it is.
 pub const MAX_STRANGERS: usize = 64;
 
+/// Higher than any descriptor that a node opens in the normal course of things.
+const HIGH_DESCRIPTOR: i32 = 800;
+
 /// Messages that wait for one peer; what does not fit is dropped.
 const OUTBOX: usize = 1024;
 
@@ -132,12 +135,25 @@ pub async fn listen(address: &Address) -> Result<TcpListener, ListenError> {
     // A node that restarts must not wait for the connections of its former life to be forgotten.
     socket.set_reuseaddr(true).map_err(wrong)?;
     let listener = socket.bind(at).and_then(|()| socket.listen(256));
-    listener.map_err(|source| match source.kind() {
+    let listener = listener.map_err(|source| match source.kind() {
         io::ErrorKind::AddrInUse => {
             ListenError::Busy { host: address.host.clone(), port: address.port }
         }
         _ => wrong(source),
-    })
+    })?;
+    closing_first(listener).map_err(wrong)
+}
+
+/// Gives the listener a descriptor above all others. When a process is killed, Linux closes its
+/// descriptors from the highest number down (it queues them in rising order and works the queue
+/// off from its end). A peer that sees a connection close then finds the port closed already, and
+/// need not dial again and again until it is. Where the limit of open files is too low for that,
+/// the listener stays as it is.
+fn closing_first(listener: TcpListener) -> io::Result<TcpListener> {
+    match rustix::io::fcntl_dupfd_cloexec(&listener, HIGH_DESCRIPTOR) {
+        Ok(high) => TcpListener::from_std(high.into()),
+        Err(_) => Ok(listener),
+    }
 }
 
 /// The connections with all peers.

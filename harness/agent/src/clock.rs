@@ -1,9 +1,11 @@
+//! The clocks that records are stamped with.
+
 use rustix::time::{ClockId, Timespec, clock_gettime};
 
 use crate::protocol::Clocks;
 
-/// Both clocks, the monotonic one first: it is the one that figures are made of.
-pub(crate) fn read() -> Clocks {
+/// This host's clocks, the monotonic one first: it is the one that figures are made of.
+pub fn read() -> Clocks {
     let mono = clock_gettime(ClockId::Monotonic);
     let wall = clock_gettime(ClockId::Realtime);
     Clocks { mono_ns: nanos(mono), wall_ns: nanos(wall) }

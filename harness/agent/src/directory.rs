@@ -42,6 +42,11 @@ impl Directory {
         Ok(Directory { path, made, _lock: lock })
     }
 
+    /// Its path.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// The directory of a node, made if it is absent, emptied if it is to be fresh.
     pub(crate) fn node(&self, node: NodeId, fresh: bool) -> Result<PathBuf, String> {
         let path = self.node_path(node);

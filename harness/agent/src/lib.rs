@@ -10,9 +10,9 @@
 //! observes, so between a fault and its consequences it does as little as it can: see
 //! [`supervisor`].
 
+pub mod clock;
 pub mod protocol;
 
-mod clock;
 mod directory;
 mod facts;
 mod input;

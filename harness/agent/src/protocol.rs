@@ -151,6 +151,9 @@ pub struct HostFacts {
     pub cpus: usize,
     /// Memory in bytes.
     pub memory_bytes: Option<u64>,
+    /// Type of the file system that the nodes write to, such as `ext4`.
+    #[serde(default)]
+    pub filesystem: Option<String>,
     /// The clocks at the answer.
     pub clocks: Clocks,
 }

@@ -259,8 +259,9 @@ impl<W: Write> Supervisor<W> {
             return Err("the host needs a name".to_owned());
         }
         let directory = Directory::take(dir)?;
+        let facts = facts::gather(directory.path());
         self.host = Some(Host { name, directory, keep });
-        Ok(Answer::Hello(Box::new(facts::gather())))
+        Ok(Answer::Hello(Box::new(facts)))
     }
 
     fn host(&self) -> Result<&Host, String> {

@@ -45,6 +45,7 @@ impl Harness {
         match harness.ask(hello(dir)) {
             Ok(Answer::Hello(facts)) => {
                 assert_eq!(facts.pid, std::process::id());
+                assert!(facts.filesystem.is_some(), "{facts:?}");
                 assert!(facts.cpus > 0 && facts.clocks.mono_ns > 0, "{facts:?}");
             }
             other => panic!("{other:?}"),

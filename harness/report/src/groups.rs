@@ -1,6 +1,6 @@
 //! The rows of a run by cell and variant, and the figures that are taken from them.
 
-use crate::{measure::TrialRow, results::Plan};
+use crate::{measure::TrialRow, results::Plan, stats};
 use sraft_events::Verdict;
 
 /// A time that every trial yields.
@@ -68,7 +68,7 @@ impl Figure {
     }
 
     /// Whether it counts from the fault, so that a time-out bounds it from below.
-    fn from_fault(self) -> bool {
+    fn since_fault(self) -> bool {
         !matches!(self, Figure::Promote | Figure::Commit)
     }
 }
@@ -122,7 +122,7 @@ impl<'a> Group<'a> {
     pub fn sample(&self, figure: Figure) -> Vec<Observation> {
         let observe = |row: &&TrialRow| match figure.of(row) {
             Some(value) => Some(Observation { value, observed: true, block: row.block }),
-            None if row.verdict == Verdict::Censored && figure.from_fault() => {
+            None if row.verdict == Verdict::Censored && figure.since_fault() => {
                 Some(Observation { value: self.timeout_us, observed: false, block: row.block })
             }
             None => None,
@@ -130,8 +130,26 @@ impl<'a> Group<'a> {
         self.rows.iter().filter(|row| row.counts()).filter_map(observe).collect()
     }
 
+    /// A quantile of a figure over the trials that count, in milliseconds, and whether it was seen;
+    /// if not, it lies among the censored and is at least this long. Empty without trials.
+    pub fn quantile_ms(&self, figure: Figure, p: f64) -> Option<(f64, bool)> {
+        let sample = self.sample(figure);
+        let mut values: Vec<f64> = sample.iter().map(|o| o.value / 1000.0).collect();
+        values.sort_by(f64::total_cmp);
+        let quantile = stats::quantile(&values, p)?;
+        // Nothing is seen at or beyond the first time-out.
+        let unseen = sample.iter().filter(|o| !o.observed).map(|o| o.value / 1000.0);
+        let seen = unseen.fold(f64::INFINITY, f64::min) > values[upper_rank(values.len(), p)];
+        Some((quantile, seen))
+    }
+
     /// Number of trials with this verdict.
     pub fn count(&self, verdict: Verdict) -> usize {
         self.rows.iter().filter(|row| row.verdict == verdict).count()
     }
+}
+
+/// The higher of the two ranks, from 0, between which a quantile of `n` values lies.
+fn upper_rank(n: usize, p: f64) -> usize {
+    (((n - 1) as f64 * p).ceil() as usize).min(n - 1)
 }

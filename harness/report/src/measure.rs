@@ -370,7 +370,8 @@ fn passing(
     let Some((elected, winner, term, campaign, rank)) = won else { return };
     row.new_leader = Some(winner);
     row.passed_by = Some(campaign);
-    row.rank = rank;
+    // A leader that hands over asks its Primary, but that is no promotion.
+    row.rank = rank.filter(|_| campaign == CampaignKind::Promotion);
     row.leaderless_us = Some(micros(fault, elected));
     row.terms = started_term(records).and_then(|old| term.checked_sub(old));
 
@@ -385,9 +386,8 @@ fn passing(
         row.evidence = Some(evidence);
         row.detect_us = Some(micros(fault, stood));
         row.promote_us = Some(micros(stood, elected));
-        let suspected = own()
-            .filter(|r| r.mono_ns <= stood && matches!(r.event, Event::Suspected { .. }))
-            .last();
+        let suspected =
+            own().rfind(|r| r.mono_ns <= stood && matches!(r.event, Event::Suspected { .. }));
         row.suspect_us = suspected.map(|record| micros(fault, record.mono_ns));
     }
     let ready = own().find(|r| matches!(r.event, Event::Ready { term: of, .. } if of == term));

@@ -53,7 +53,7 @@ pub(crate) struct Follower {
     /// at a time, else as many as the window holds.
     probing: bool,
     probe_sent: bool,
-    /// Messages with entries that have not been answered, and the index of the last one in each.
+    /// Messages with entries that have not been answered, and the last index of each.
     inflight: BTreeMap<u64, Index>,
     next_seq: u64,
     heartbeats: VecDeque<(u64, Time)>,
@@ -192,13 +192,13 @@ impl Node {
         }
         let seq = follower.next_seq;
         follower.next_seq += 1;
-        if entries.is_empty() {
+        if let Some(last) = entries.last() {
+            follower.inflight.insert(seq, last.index);
+        } else {
             follower.heartbeats.push_back((seq, self.now));
             if follower.heartbeats.len() > REMEMBERED_HEARTBEATS {
                 follower.heartbeats.pop_front();
             }
-        } else {
-            follower.inflight.insert(seq, follower.next_index - 1 + entries.len() as Index);
         }
         let prev_index = follower.next_index - 1;
         if follower.probing {
@@ -249,7 +249,7 @@ impl Node {
         for peer in self.peers() {
             let State::Leader(leadership) = &mut self.state else { return };
             let follower = leadership.followers.get_mut(&peer).expect("every peer is a follower");
-            follower.unanswered += 1;
+            follower.unanswered = follower.unanswered.saturating_add(1);
             if follower.unanswered == MISSED_HEARTBEATS + 1 {
                 self.follower_lost(peer, false);
             }
@@ -299,8 +299,8 @@ impl Node {
                     return;
                 }
                 follower.match_index = follower.match_index.max(match_index);
-                // An answer may have been lost, but what it would have said is known now.
-                follower.inflight.retain(|_, last| *last > match_index);
+                // The answers to what is covered by this one may be lost.
+                follower.inflight.retain(|_, &mut last| last > match_index);
                 if follower.probing && match_index + 1 >= follower.next_index {
                     follower.probing = false;
                     follower.probe_sent = false;
@@ -334,12 +334,11 @@ impl Node {
     fn step_back(&mut self, from: NodeId, conflict: Conflict) {
         let State::Leader(leadership) = &mut self.state else { return };
         let follower = leadership.followers.get_mut(&from).expect("every peer is a follower");
-        let expected = if follower.probing {
-            conflict.prev_index + 1 == follower.next_index
-        } else {
-            conflict.prev_index > follower.match_index
-        };
-        if !expected {
+        // Old answers arrive late, even those to an append of an earlier reign: a follower that had
+        // voted by then gives them the present term, and the log may have been longer at that time.
+        let possible = follower.match_index + 1..=self.log.last_index();
+        let expected = !follower.probing || conflict.prev_index == follower.next_index - 1;
+        if !expected || !possible.contains(&conflict.prev_index) {
             return;
         }
         let shared = conflict.term.and_then(|term| self.log.last_index_of_term(term));

@@ -3,6 +3,11 @@ use sraft_events::{CampaignKind, Refusal};
 
 use crate::{Designation, Entry, Index, Term};
 
+/// The highest term that is taken from a peer. One election a nanosecond would need 146 years to
+/// get there, so a higher one comes from broken memory; and whoever followed it to the end of the
+/// numbers would have no term left to stand in.
+pub(crate) const MAX_TERM: Term = 1 << 62;
+
 /// What nodes say to one another. A message has no sender field: the transport vouches for it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Message {
@@ -24,6 +29,20 @@ pub enum Message {
         /// The command.
         command: Vec<u8>,
     },
+}
+
+impl Message {
+    /// The term that it would have the receiver take note of.
+    pub(crate) fn term(&self) -> Term {
+        match self {
+            Message::RequestVote(request) => request.term,
+            Message::VoteReply(reply) => reply.term,
+            Message::AppendEntries(append) => append.term,
+            Message::AppendReply(reply) => reply.term,
+            Message::TimeoutNow { term } => *term,
+            Message::Forward { .. } => 0,
+        }
+    }
 }
 
 /// A candidate's claim (Raft paper, figure 2). A promotion is no other message: it differs in who

@@ -11,8 +11,12 @@ use sraft_events::{Event, Evidence, Index, LossCause, NodeId, StepDownReason, Te
 
 use crate::{
     Config, Designation, Entry, Envelope, HardState, Input, Log, Message, Output, Persist,
-    RequestVote, Restored, Time, TimeoutRange, campaign::Campaign, leader::Leadership, log::Fit,
-    message::Conflict, mutation::Mutation,
+    RequestVote, Restored, Time, TimeoutRange,
+    campaign::Campaign,
+    leader::Leadership,
+    log::Fit,
+    message::{Conflict, MAX_TERM},
+    mutation::Mutation,
 };
 
 /// What a node is at the moment.
@@ -173,7 +177,7 @@ impl Node {
         self.now = self.now.max(now);
         match input {
             Input::Message { from, message } => {
-                if self.connected.contains_key(&from) {
+                if self.connected.contains_key(&from) && message.term() <= MAX_TERM {
                     self.message(from, message);
                 }
             }
@@ -300,7 +304,8 @@ impl Node {
             State::Leader(_) => self.follower_lost(peer, true),
             _ if self.leader == Some(peer) => {
                 self.settle_doubts();
-                if cause != LossCause::Closed {
+                // Who has just voted for the successor lets it take over.
+                if cause != LossCause::Closed && self.leader == Some(peer) {
                     self.leader_died();
                 }
             }

@@ -45,7 +45,10 @@ pub enum Detector {
     Connection,
 }
 
-/// A duration written with its unit: `50ms`, `1s 500ms`, `250us`.
+/// The longest duration that is accepted, so that sums and multiples of durations stay in range.
+const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
+/// A duration written with its unit: `50ms`, `1s 500ms`, `250us`; at most a year.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Span(pub Duration);
 
@@ -53,9 +56,13 @@ impl FromStr for Span {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        humantime::parse_duration(text.trim()).map(Span).map_err(|error| {
+        let span = humantime::parse_duration(text.trim()).map_err(|error| {
             format!("`{text}` is not a duration ({error}); write a number and a unit, such as 50ms or 1s")
-        })
+        })?;
+        if span > LONGEST {
+            return Err(format!("`{text}` is longer than a year; write a shorter duration"));
+        }
+        Ok(Span(span))
     }
 }
 

@@ -30,6 +30,15 @@ fn reference_preset_is_the_prototype() {
 }
 
 #[test]
+fn a_duration_beyond_a_year_is_refused() {
+    for knob in ["heartbeat", "lease", "stagger", "rank_timeout", "rank_step", "follower_timeout"] {
+        let error = knobs(&format!(r#"{{"{knob}":"500000000000y"}}"#)).unwrap_err();
+        assert!(error.contains("longer than a year"), "{knob}: {error}");
+    }
+    assert!(lower(r#"{"lease":"365d"}"#, Protocol::SRaft).is_ok());
+}
+
+#[test]
 fn protocols_differ_in_knobs_only() {
     let raft = Timing::reference().lower(Protocol::Raft, 1, &FIVE).unwrap();
     let s_raft = Timing::reference().lower(Protocol::SRaft, 1, &FIVE).unwrap();

@@ -49,7 +49,7 @@ fn options_stand_above_the_file_and_the_environment_above_both() {
         enable_subleader: Some("False".to_owned()),
         port: None,
     };
-    let of_env = Settings::resolve(flags.clone(), &env).unwrap();
+    let of_env = Settings::resolve(flags, &env).unwrap();
     assert_eq!(of_env.core.id, 3);
     assert_eq!(of_env.core.members.len(), 5);
     assert_eq!(of_env.core.sub_leaders(), 0);
@@ -88,7 +88,7 @@ fn mistakes_name_the_place() {
         ("[timing]\npreset = 'fast'\n", "node.toml:2: unknown variant `fast`"),
         ("port = -1\n", "node.toml:1: invalid value"),
         ("[timing\n", "node.toml:1: "),
-        (&format!("{peers}[timing]\nheartbeat = '90ms'\n"), "less than two heartbeats"),
+        (&format!("{peers}[timing]\nheartbeat = '200ms'\n"), "less than two heartbeats"),
         (&format!("{peers}cluster = ''\n"), "--cluster"),
         (&format!("{peers}workload_rate = 4000000\n"), "--workload-rate"),
         (&format!("{peers}port = 5002\n"), "--port 5002"),
@@ -116,4 +116,20 @@ fn mistakes_name_the_place() {
         let error = Settings::resolve(args(FIVE), &env).unwrap_err().to_string();
         assert!(error.contains(part), "{error}");
     }
+}
+
+#[test]
+fn the_file_in_the_documentation_is_understood() {
+    let example: String = include_str!("../settings.rs")
+        .lines()
+        .skip_while(|line| !line.contains("```toml"))
+        .skip(1)
+        .take_while(|line| !line.contains("```"))
+        .map(|line| format!("{}\n", line.trim_start_matches("//!")))
+        .collect();
+    let dir = tempfile::tempdir().unwrap();
+    let settings = Settings::resolve(config(&dir, &example), &Environment::default()).unwrap();
+    assert_eq!(settings.core.heartbeat.as_millis(), 12);
+    assert_eq!(settings.listen.to_string(), "10.0.1.10:5000");
+    assert!(example.contains("workload_rate") && settings.pid_file.is_some());
 }

@@ -45,17 +45,12 @@ impl Disk {
         let log = dir.join("log");
         identity::check(dir, &log, identity)?;
         let (watermark, promised) = open_watermark(&dir.join("watermark"))?;
-        let opened = unpanicked(|| {
-            let (database, keyspace) = open_log(&log)?;
-            let restored = restore(&keyspace)?;
+        let damaged = |path, what| StorageError::Damaged { path, what };
+        let (database, keyspace, restored) = unpanicked(&log, damaged, || {
+            let (database, keyspace) = open_log(&log).map_err(|trouble| trouble.at(&log))?;
+            let restored = restore(&keyspace).map_err(|trouble| trouble.at(&log))?;
             Ok((database, keyspace, restored))
-        });
-        let (database, keyspace, restored) = opened
-            .unwrap_or_else(|panic| Err(Trouble::Damage(panic)))
-            .map_err(|trouble| match trouble {
-                Trouble::Io(source) => StorageError::Directory { path: log.clone(), source },
-                Trouble::Damage(what) => StorageError::Damaged { path: log.clone(), what },
-            })?;
+        })?;
         if let Some(what) = promised.and_then(|promised| missing(&promised, &restored)) {
             let watermark = watermark.path().to_owned();
             return Err(StorageError::Lost { path: log, watermark, what });
@@ -148,6 +143,12 @@ impl Disk {
         })
     }
 
+    /// Stands for a disk that fails: the entry can no longer be read.
+    #[cfg(test)]
+    pub(super) fn lose_entry(&self, index: Index) {
+        self.keyspace.remove(entry_key(index)).expect("the test's disk works");
+    }
+
     fn failed(&self, error: &dyn std::fmt::Display) -> StorageError {
         StorageError::Write { path: self.log.clone(), what: error.to_string() }
     }
@@ -156,6 +157,16 @@ impl Disk {
 enum Trouble {
     Io(io::Error),
     Damage(String),
+}
+
+impl Trouble {
+    fn at(self, log: &Path) -> StorageError {
+        let path = log.to_owned();
+        match self {
+            Trouble::Io(source) => StorageError::Directory { path, source },
+            Trouble::Damage(what) => StorageError::Damaged { path, what },
+        }
+    }
 }
 
 impl From<fjall::Error> for Trouble {

@@ -1,4 +1,9 @@
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::BytesMut;
 use sraft_core::{Message, NodeId};
@@ -33,6 +38,12 @@ const LONGEST_REFUSED_PAUSE: Duration = Duration::from_secs(1);
 /// completes connections that nobody will ever answer.
 const EAGER_ATTEMPTS: u32 = 16;
 
+/// A connection that ends sooner than this has not been of much use...
+const SHORT_LIFE: Duration = Duration::from_millis(100);
+
+/// ... and after so many of them in a row the dialler pauses.
+const SHORT_LIVES: u32 = 8;
+
 /// Messages that are written with one system call.
 const BATCH: usize = 64;
 
@@ -56,8 +67,12 @@ pub(super) struct Dialer {
     address: Address,
     slot: Arc<Slot>,
     inbox: mpsc::Sender<Incoming>,
-    /// Where the peer was found last: a name is not looked up again while a death is in doubt.
+    /// Where the peer is looked for: a name is not looked up again while a death is in doubt.
     known_at: Option<SocketAddr>,
+    /// Where it was found last. Only there does it mean anything that nothing listens.
+    found_at: Option<SocketAddr>,
+    /// Counts look-ups of the name, to try all of its addresses in turn.
+    lookups: usize,
 }
 
 impl Dialer {
@@ -68,13 +83,14 @@ impl Dialer {
         slot: Arc<Slot>,
         inbox: mpsc::Sender<Incoming>,
     ) -> Dialer {
-        Dialer { me, peer, address, slot, inbox, known_at: None }
+        Dialer { me, peer, address, slot, inbox, known_at: None, found_at: None, lookups: 0 }
     }
 
     pub(super) async fn run(mut self, mut queue: mpsc::Receiver<Message>) {
         // Kept until the one that replaces it stands: to close it earlier would tell a peer that
         // lives, and only wants to be asked again, that this node has gone.
         let mut former: Option<TcpStream> = None;
+        let mut short_lived = 0;
         loop {
             let (stream, peer) = self.connect(&mut former).await;
             // What was asked for so far has just been answered.
@@ -87,7 +103,13 @@ impl Dialer {
             if self.link(Change::Dialled { boot_id }).await.is_err() {
                 return;
             }
+            let since = Instant::now();
             let (stream, end) = self.send_all(stream, &mut queue).await;
+            // Two processes with one id would replace each other's connections without end.
+            short_lived = if since.elapsed() < SHORT_LIFE { short_lived + 1 } else { 0 };
+            if short_lived > SHORT_LIVES {
+                tokio::time::sleep(jittered(SHORT_LIFE)).await;
+            }
             match end {
                 End::Broken => {
                     self.slot.set_dialled(0);
@@ -118,9 +140,13 @@ impl Dialer {
             let longest = match self.attempt().await {
                 Attempt::Connected(stream, peer) => return (stream, peer),
                 Attempt::NothingListens => {
-                    *former = None;
-                    self.slot.set_dialled(0);
-                    let _ = self.link(Change::NothingListens).await;
+                    if self.known_at == self.found_at {
+                        *former = None;
+                        self.slot.set_dialled(0);
+                        let _ = self.link(Change::NothingListens).await;
+                    } else {
+                        self.known_at = None;
+                    }
                     LONGEST_PAUSE
                 }
                 Attempt::Broken => {
@@ -159,7 +185,7 @@ impl Dialer {
         let remote = match self.known_at {
             Some(remote) => remote,
             None => match self.resolve().await {
-                Some(remote) => remote,
+                Some(remote) => *self.known_at.insert(remote),
                 None => return Attempt::Unreachable,
             },
         };
@@ -198,19 +224,22 @@ impl Dialer {
             .and_then(|reply| self.me.check_reply(self.peer, reply));
         match checked {
             Ok(peer) => {
-                self.known_at = Some(remote);
+                self.found_at = Some(remote);
                 Attempt::Connected(frames.into_inner(), peer)
             }
             Err(error) => rejected(error),
         }
     }
 
-    async fn resolve(&self) -> Option<SocketAddr> {
+    async fn resolve(&mut self) -> Option<SocketAddr> {
         let Address { host, port } = &self.address;
         if let Ok(ip) = host.parse() {
             return Some(SocketAddr::new(ip, *port));
         }
-        tokio::net::lookup_host((host.as_str(), *port)).await.ok()?.next()
+        let all: Vec<SocketAddr> =
+            tokio::net::lookup_host((host.as_str(), *port)).await.ok()?.collect();
+        self.lookups += 1;
+        all.get((self.lookups - 1) % all.len().max(1)).copied()
     }
 
     /// Sends what is queued until the connection ends, or somebody asks to dial anew.

@@ -63,7 +63,13 @@ impl Link {
                 }
                 self.boot_id = Some(boot_id);
             }
-            Change::Accepted { boot_id } => self.met(peer, boot_id, &mut tell),
+            // Only a doubt: a second process that was given the peer's id by mistake says the same.
+            // What answers at the peer's own address decides.
+            Change::Accepted { boot_id } => {
+                if self.boot_id.is_some_and(|known| known != boot_id) {
+                    self.lost(peer, &mut tell);
+                }
+            }
             Change::DialledLost | Change::AcceptedLost => self.lost(peer, &mut tell),
             Change::NothingListens => self.died(peer, LossCause::Refused, &mut tell),
         }
@@ -140,6 +146,11 @@ mod tests {
         assert_eq!(
             told(&mut link, &[Accepted { boot_id: 3 }, DialledLost, Dialled { boot_id: 3 }]),
             ["lost closed", "lost other_boot", "new"]
+        );
+        // An impostor does not prove anything.
+        assert_eq!(
+            told(&mut link, &[Accepted { boot_id: 9 }, Dialled { boot_id: 3 }]),
+            ["lost closed", "same"]
         );
     }
 

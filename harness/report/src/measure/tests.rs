@@ -228,6 +228,31 @@ fn half_a_trial_is_refused() {
 }
 
 proptest::proptest! {
+    /// Whatever is lost between start and end, there is a row; a loss within a journal is noted,
+    /// and what was never seen is empty.
+    #[test]
+    fn lost_records_leave_a_row_with_gaps(kept in proptest::collection::vec(proptest::bool::ANY, 12)) {
+        let whole = Script::promotion(1, 0, 172);
+        let last = whole.records().len() - 1;
+        let records: Vec<Record> = whole
+            .records()
+            .iter()
+            .enumerate()
+            .filter(|(at, _)| *at == 0 || *at == last || kept.get(at % kept.len()) == Some(&true))
+            .map(|(_, record)| record.clone())
+            .collect();
+        let row = row(&plan(), &records).unwrap();
+        let has = |wanted: fn(&Event) -> bool| records.iter().any(|r| wanted(&r.event));
+        let fault = has(|e| matches!(e, Event::FaultApplied { .. }));
+        let won = has(|e| matches!(e, Event::Elected { .. }));
+        let stood = has(|e| matches!(e, Event::CampaignStarted { .. }));
+        let ready = has(|e| matches!(e, Event::Ready { .. }));
+        proptest::prop_assert_eq!(row.leaderless_us.is_some(), fault && won);
+        proptest::prop_assert_eq!(row.detect_us.is_some(), fault && won && stood);
+        proptest::prop_assert_eq!(row.verdict == Verdict::Ok, fault && won && stood && ready);
+        proptest::prop_assert!(row.verdict == Verdict::Ok || !row.reason.is_empty());
+    }
+
     /// Phases add up, and cells hold microseconds with three decimals at most, whatever the times.
     #[test]
     fn phases_add_up(fault in 0_u64..1 << 50, detect in 0_u64..20_000_000_000, promote in 0_u64..1_000_000_000) {
@@ -249,4 +274,20 @@ proptest::proptest! {
         let decimals = |cell: &str| cell.split_once('.').map_or(0, |(_, d)| d.len());
         proptest::prop_assert!(row.fields()[12..16].iter().all(|cell| decimals(cell) <= 3));
     }
+}
+
+#[test]
+fn handover_to_the_primary_is_no_promotion() {
+    let campaign = CampaignKind::Transfer;
+    let stands = Event::CampaignStarted { term: 2, campaign, rank: Some(0), evidence: SILENCE };
+    let elected = Event::Elected { term: 2, campaign, rank: Some(0), votes: 3 };
+    let row = measured(
+        &Script::begin(1, 0.0)
+            .kill(10.0)
+            .node(2, 11.0, stands)
+            .node(2, 12.0, elected)
+            .node(2, 13.0, Event::Ready { term: 2, index: 4 })
+            .end(1, 100.0, Verdict::Ok),
+    );
+    assert_eq!((row.passed_by, row.rank), (Some(campaign), None));
 }

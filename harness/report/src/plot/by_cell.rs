@@ -27,12 +27,14 @@ struct Point {
 
 /// The median and its interval, milliseconds; empty if it lies among the censored.
 fn point(group: &Group<'_>, cell: usize) -> Option<Point> {
-    let mut sample = group.sample(Figure::Leaderless);
-    sample.sort_by(|a, b| a.value.total_cmp(&b.value));
-    let values: Vec<f64> = sample.iter().map(|o| o.value / 1000.0).collect();
-    let median = stats::quantile(&values, 0.5)?;
-    let seen = sample[sample.len() / 2].observed;
-    let interval = stats::order_interval(&values, 0.5);
+    let (median, seen) = group.quantile_ms(Figure::Leaderless, 0.5)?;
+    let sample = group.sample(Figure::Leaderless);
+    let mut values: Vec<f64> = sample.iter().map(|o| o.value / 1000.0).collect();
+    values.sort_by(f64::total_cmp);
+    let mut interval = stats::order_interval(&values, 0.5);
+    let unseen = sample.iter().filter(|o| !o.observed).map(|o| o.value / 1000.0);
+    let first_unseen = unseen.fold(f64::INFINITY, f64::min);
+    interval.high = interval.high.filter(|high| *high < first_unseen);
     seen.then_some(Point { cell, variant: group.index, median, interval })
 }
 
@@ -67,7 +69,7 @@ pub(super) fn draw(subject: &Subject<'_>, title: &str) -> Result<Drawing, PlotEr
     };
     let (key, names) = cell_names(&plan.cells);
     Canvas::draw(bottom + 110, title, |canvas| {
-        canvas.heading(title, "medians with distribution-free 95 % intervals")?;
+        canvas.heading(title, "medians with distribution-free 95 % intervals, which fewer than six trials do not give")?;
         legend::draw(canvas, &entries, 140)?;
         let grey = Pen::new(SMALL, FAINT);
         for tick in y.ticks(60) {
@@ -82,20 +84,22 @@ pub(super) fn draw(subject: &Subject<'_>, title: &str) -> Result<Drawing, PlotEr
         }
         for (variant, color) in colors.iter().enumerate() {
             let own = || points.iter().filter(move |p| p.variant == variant);
-            let line: Vec<(i32, i32)> = own().map(|p| (x(p), y.at(p.median))).collect();
-            canvas.line(&line, color.mix(0.35), 3)?;
+            // Between words there is nothing to interpolate.
+            if names.iter().all(|name| name.starts_with(|c: char| c.is_ascii_digit())) {
+                let line: Vec<(i32, i32)> = own().map(|p| (x(p), y.at(p.median))).collect();
+                canvas.line(&line, color.mix(0.35), 3)?;
+            }
             for p in own() {
-                let low = p.interval.low.map_or(y.at(p.median), |v| y.at(v));
-                let high = p.interval.high.map_or(y.at(p.median), |v| y.at(v));
-                canvas.line(&[(x(p), low), (x(p), high)], *color, 3)?;
-                for end in [low, high] {
-                    canvas.line(&[(x(p) - 8, end), (x(p) + 8, end)], *color, 3)?;
+                // An end that the sample does not bound is not drawn.
+                for end in [p.interval.low, p.interval.high].into_iter().flatten() {
+                    canvas.line(&[(x(p), y.at(p.median)), (x(p), y.at(end))], *color, 3)?;
+                    canvas.line(&[(x(p) - 8, y.at(end)), (x(p) + 8, y.at(end))], *color, 3)?;
                 }
                 canvas.marker((x(p), y.at(p.median)), variant, 9, *color)?;
                 // Numbers only where they have room on the right of their mark.
                 let (pen, text) = (Pen::new(SMALL, INK), ms(p.median));
                 if apart >= pen.width(&text) + 26 {
-                    canvas.text(pen, x(p) + 16, y.at(p.median), &text)?;
+                    canvas.text(pen, x(p) + 14, y.at(p.median) - 20, &text)?;
                 }
             }
         }

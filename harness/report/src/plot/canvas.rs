@@ -212,6 +212,12 @@ impl Canvas<'_> {
         self.line(&[(x - size, y + size), (x + size, y - size)], color, 3)
     }
 
+    /// Says in the middle of an empty field why it is empty.
+    pub(super) fn empty(&self, x: i32, y: i32) -> Drawn {
+        let pen = Pen::new(MEDIUM, FAINT).align(Align::Middle);
+        self.text(pen, x, y, "no trial that counts has a time to show")
+    }
+
     /// Title and explanation at the top.
     pub(super) fn heading(&self, title: &str, explanation: &str) -> Drawn {
         let pen = Pen::new(LARGE, INK).bold();

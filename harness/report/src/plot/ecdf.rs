@@ -1,6 +1,6 @@
 //! The distribution of leaderless times as steps, and its tail on a logarithmic axis.
 
-use plotters::style::RGBColor;
+use plotters::style::{RGBColor, WHITE};
 
 use super::{
     Drawing, PlotError, Subject,
@@ -36,10 +36,9 @@ impl Curve {
             sample.iter().map(|o| (o.value / 1000.0, o.observed)).collect();
         let steps = stats::kaplan_meier(&values);
         let until = values.iter().filter(|v| !v.1).map(|v| v.0).reduce(f64::max);
-        let median = steps.iter().find(|step| step.survival <= 0.5);
-        let name = match median {
-            Some(median) => format!("{} · median {} ms", group.variant, ms(median.value)),
-            None => group.variant.to_owned(),
+        let name = match group.quantile_ms(Figure::Leaderless, 0.5) {
+            Some((median, true)) => format!("{} · median {} ms", group.variant, ms(median)),
+            _ => group.variant.to_owned(),
         };
         Curve { steps, name, color, until, n: values.len() }
     }
@@ -80,7 +79,7 @@ pub(super) fn draw(subject: &Subject<'_>, title: &str) -> Result<Drawing, PlotEr
         curves.iter().map(|curve| curve.points(&x, |waiting| y.at(1.0 - waiting))).collect();
     let direct = direct_labels(&curves, &drawn, &x, &y);
     // Labels that do not fit beside their lines go into a legend above them.
-    let shift = if direct.is_some() { 0 } else { legend::height(&entries) + 12 };
+    let shift = if direct.is_some() { 0 } else { legend::height(&entries) + 30 };
     let largest = curves.iter().map(|curve| curve.n).max().unwrap_or(1).max(10);
     let least = 10_f64.powf((0.7 / largest as f64).log10());
 
@@ -95,7 +94,11 @@ pub(super) fn draw(subject: &Subject<'_>, title: &str) -> Result<Drawing, PlotEr
         let below = top + UPPER + BETWEEN;
         let tail = Axis::exact(least, 1.0, true, below + LOWER, below);
         let grey = Pen::new(SMALL, FAINT);
-        for tick in x.ticks(if log { 90 } else { 120 }) {
+        if values.is_empty() {
+            canvas.empty((LEFT + RIGHT) / 2, top + UPPER / 2 - 40)?;
+        }
+        let ticks = x.ticks(if log { 90 } else { 120 });
+        for tick in ticks.into_iter().filter(|_| !values.is_empty()) {
             let at = x.at(tick);
             canvas.line(&[(at, top), (at, top + UPPER)], GRID, 1)?;
             canvas.line(&[(at, below), (at, below + LOWER)], GRID, 1)?;
@@ -127,6 +130,8 @@ pub(super) fn draw(subject: &Subject<'_>, title: &str) -> Result<Drawing, PlotEr
         }
         for (curve, place) in curves.iter().zip(direct.iter().flatten()) {
             let pen = Pen::new(SMALL, INK).bold();
+            let end = place.0 + 40 + pen.width(&curve.name);
+            canvas.rect((place.0 - 6, place.1 - 18), (end, place.1 + 18), WHITE)?;
             canvas.line(&[(place.0, place.1), (place.0 + 24, place.1)], curve.color, 6)?;
             canvas.text(pen, place.0 + 34, place.1, &curve.name)?;
         }

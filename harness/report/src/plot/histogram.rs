@@ -9,7 +9,7 @@ use super::{
     canvas::{Align, Canvas, FAINT, GRID, INK, MEDIUM, Pen, SMALL, WIDTH},
     ms, observed_ms, palette,
 };
-use crate::{groups::Group, stats};
+use crate::groups::{Figure, Group};
 
 const LEFT: i32 = 130;
 const RIGHT: i32 = WIDTH - 60;
@@ -39,7 +39,9 @@ pub(super) fn draw(subject: &Subject<'_>, title: &str) -> Result<Drawing, PlotEr
         for (panel, (group, counts)) in subject.groups.iter().zip(&counts).enumerate() {
             let top = TOP + pitch * panel as i32 + HEAD;
             let base = top + body;
-            let y = Axis::exact(0.0, (most.max(1) as f64) * 1.05, false, base, top);
+            // The text of the mark stands above the highest bar of all.
+            let room = f64::from(body) / f64::from(body - 40);
+            let y = Axis::exact(0.0, most.max(1) as f64 * room, false, base, top);
             let color = colors[group.index];
             canvas.rect((LEFT, top - HEAD + 12), (LEFT + 22, top - HEAD + 34), color)?;
             let name = Pen::new(MEDIUM, INK).bold();
@@ -49,7 +51,8 @@ pub(super) fn draw(subject: &Subject<'_>, title: &str) -> Result<Drawing, PlotEr
             let shown = name.fit(group.variant, room);
             canvas.text(name, LEFT + 34, top - HEAD + 24, &shown)?;
             canvas.text(told, LEFT + 34 + name.width(&shown) + 24, top - HEAD + 24, &story)?;
-            for tick in y.ticks(70).into_iter().filter(|tick| tick.fract() == 0.0) {
+            let ticks = if most > 0 { y.ticks(70) } else { Vec::new() };
+            for tick in ticks.into_iter().filter(|tick| tick.fract() == 0.0) {
                 let at = y.at(tick);
                 canvas.line(&[(LEFT, at), (RIGHT, at)], GRID, 1)?;
                 let pen = Pen::new(SMALL, FAINT).align(Align::Right);
@@ -61,21 +64,24 @@ pub(super) fn draw(subject: &Subject<'_>, title: &str) -> Result<Drawing, PlotEr
                 canvas.rect((from, y.at(*count as f64)), (to, base), color.mix(0.8))?;
             }
             canvas.line(&[(LEFT, base), (RIGHT, base)], INK, 2)?;
-            if let Some(median) = stats::median(&observed_ms(group)) {
+            if counts.iter().all(|count| *count == 0) {
+                canvas.empty((LEFT + RIGHT) / 2, (top + base) / 2 + 10)?;
+            }
+            if let Some((median, true)) = group.quantile_ms(Figure::Leaderless, 0.5) {
                 let at = x.at(median);
                 canvas.line(&[(at, top), (at, base)], INK, 3)?;
-                let text = format!("{} ms", ms(median));
+                let text = format!("median {} ms", ms(median));
                 let pen = Pen::new(SMALL, INK).bold();
                 let (pen, shift) = if at + pen.width(&text) + 14 > RIGHT {
                     (pen.align(Align::Right), -10)
                 } else {
                     (pen, 10)
                 };
-                // The bars stand lowest where the mark is not: the text goes above them all.
-                canvas.text(pen, at + shift, top - 2, &text)?;
+                canvas.text(pen, at + shift, top + 16, &text)?;
             }
         }
-        for tick in x.ticks(if x.log() { 90 } else { 120 }) {
+        let ticks = x.ticks(if x.log() { 90 } else { 120 });
+        for tick in ticks.into_iter().filter(|_| most > 0) {
             let at = x.at(tick);
             let base = bottom - 24;
             canvas.line(&[(at, base), (at, base + 10)], INK, 2)?;
@@ -91,16 +97,15 @@ pub(super) fn draw(subject: &Subject<'_>, title: &str) -> Result<Drawing, PlotEr
     })
 }
 
-/// Edges of the bins. Their width is that of Freedman and Diaconis (1981), 2 IQR / n^(1/3) of the
-/// narrowest variant would need too many bins on a shared axis; so the axis is cut into about
-/// fifty, with a round width.
+/// Edges of the bins, the same for every variant, so that heights can be compared: between twenty
+/// and sixty bins across the axis, more with more values, of a round width.
 fn edges(values: &[f64], x: &Axis) -> Vec<f64> {
-    let bins = (values.len() as f64).sqrt().mul_add(3.0, 10.0).clamp(20.0, 60.0);
+    let bins = (values.len() as f64).sqrt().mul_add(2.0, 8.0).clamp(20.0, 60.0);
     if x.log() {
         let ratio = (x.high() / x.low()).powf(1.0 / bins.round());
         return (0..=bins.round() as i32).map(|i| x.low() * ratio.powi(i)).collect();
     }
-    let width = round_125((x.high() - x.low()) / bins, true);
+    let width = round_125((x.high() - x.low()) / bins, false);
     let count = ((x.high() - x.low()) / width).ceil() as usize;
     (0..=count).map(|i| x.low() + i as f64 * width).collect()
 }

@@ -90,11 +90,13 @@ impl Subject<'_> {
     }
 
     fn title(&self, what: &str) -> String {
-        let fault = format!("{} of {}", self.plan.fault, self.plan.target);
-        match self.cell {
-            "" => format!("{what} · {fault}"),
-            cell => format!("{what} · {fault} · {cell}"),
+        let mut parts = vec![what.to_owned()];
+        // Where the matrix varies the fault, its cells say what it was.
+        if !self.plan.cells.iter().any(|cell| cell.contains("fault.")) {
+            parts.push(format!("{} of {}", self.plan.fault, self.plan.target));
         }
+        parts.extend(Some(self.cell.to_owned()).filter(|cell| !cell.is_empty()));
+        parts.join(" · ")
     }
 
     /// Every observed leaderless time of the subject, milliseconds.
@@ -124,10 +126,11 @@ pub(crate) fn ms(value: f64) -> String {
         _ => 3,
     };
     let rounded = format!("{value:.decimals$}");
-    match decimals {
+    let text = match decimals {
         0 => axis::label(rounded.parse().unwrap_or(value)),
         _ => rounded,
-    }
+    };
+    text.replace('-', "−")
 }
 
 #[cfg(test)]

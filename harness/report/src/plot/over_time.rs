@@ -73,12 +73,18 @@ pub(super) fn draw(subject: &Subject<'_>, title: &str) -> Result<Drawing, PlotEr
             place += block.len();
         }
         let grey = Pen::new(SMALL, FAINT);
-        for tick in y.ticks(60) {
+        if values.is_empty() {
+            canvas.empty((LEFT + RIGHT) / 2, (top + bottom) / 2 - 30)?;
+        }
+        for tick in y.ticks(60).into_iter().filter(|_| !values.is_empty()) {
             let at = y.at(tick);
             canvas.line(&[(LEFT, at), (RIGHT, at)], GRID, 1)?;
             canvas.text(grey.align(Align::Right), LEFT - 14, at, &label(tick))?;
         }
-        for tick in x.ticks(120).into_iter().filter(|t| t.fract() == 0.0 && *t > 0.0 && *t <= last)
+        for tick in x
+            .ticks(120)
+            .into_iter()
+            .filter(|t| t.fract() == 0.0 && *t > 0.0 && *t <= trials.len() as f64)
         {
             canvas.line(&[(x.at(tick), bottom), (x.at(tick), bottom + 10)], INK, 2)?;
             canvas.text(grey.align(Align::Middle), x.at(tick), bottom + 30, &label(tick))?;

@@ -12,12 +12,12 @@ use super::{
 use crate::groups::{Figure, Group};
 
 // Three steps of one dark hue: phases are an order, variants are not, so they share no colour.
-const PHASES: [(Figure, RGBColor); 3] = [
-    (Figure::Detect, RGBColor(0xb9, 0xc6, 0xd3)),
-    (Figure::Promote, RGBColor(0x5c, 0x7f, 0xa3)),
-    (Figure::Commit, RGBColor(0x16, 0x2f, 0x4d)),
+const PHASES: [(Figure, RGBColor, &str); 3] = [
+    (Figure::Detect, RGBColor(0xb9, 0xc6, 0xd3), "detect: fault to standing"),
+    (Figure::Promote, RGBColor(0x5c, 0x7f, 0xa3), "promote: standing to majority"),
+    (Figure::Commit, RGBColor(0x16, 0x2f, 0x4d), "commit: majority to first commit"),
 ];
-const LEFT: i32 = 60;
+const LEFT: i32 = 44;
 const RIGHT: i32 = WIDTH - 60;
 /// The second panel, for the phases that the first one is too coarse for.
 const SECOND: i32 = 1080;
@@ -27,7 +27,7 @@ const ROW: i32 = 132;
 /// Means of detect, promote and commit, milliseconds, over the trials that have all three.
 fn means(group: &Group<'_>) -> (usize, [f64; 3]) {
     let phases = |row: &&&crate::measure::TrialRow| -> Option<[f64; 3]> {
-        let [a, b, c] = PHASES.map(|(figure, _)| figure.of(row));
+        let [a, b, c] = PHASES.map(|(figure, ..)| figure.of(row));
         Some([a?, b?, c?])
     };
     let all: Vec<[f64; 3]> =
@@ -40,16 +40,14 @@ pub(super) fn draw(subject: &Subject<'_>, title: &str) -> Result<Drawing, PlotEr
     let rows: Vec<(usize, [f64; 3])> = subject.groups.iter().map(means).collect();
     let entries: Vec<Entry> = PHASES
         .iter()
-        .map(|(figure, color)| Entry {
-            name: format!("{}: {}", figure.name(), figure.meaning()),
-            color: *color,
-            sign: Sign::Box,
-        })
+        .map(|(_, color, name)| Entry { name: (*name).into(), color: *color, sign: Sign::Box })
         .collect();
     let top = 140 + legend::height(&entries) + 60;
     let bottom = top + ROW * rows.len() as i32;
-    let total: Vec<f64> = rows.iter().map(|(_, phases)| phases.iter().sum()).collect();
-    let short: Vec<f64> = rows.iter().map(|(_, phases)| phases[1] + phases[2]).collect();
+    let total: Vec<f64> =
+        rows.iter().filter(|row| row.0 > 0).map(|(_, phases)| phases.iter().sum()).collect();
+    let short: Vec<f64> =
+        rows.iter().filter(|row| row.0 > 0).map(|(_, phases)| phases[1] + phases[2]).collect();
     let panels = [
         (Axis::over(&total, false, true, LEFT, FIRST_END), 0, "mean time since the fault (ms)"),
         (Axis::over(&short, false, true, SECOND, RIGHT), 1, "mean time since standing (ms)"),
@@ -64,7 +62,8 @@ pub(super) fn draw(subject: &Subject<'_>, title: &str) -> Result<Drawing, PlotEr
         canvas.text(head, LEFT, top - 30, "all phases")?;
         canvas.text(head, SECOND, top - 30, "promote and commit only, own scale")?;
         for (axis, first, name) in &panels {
-            for tick in axis.ticks(110) {
+            let any = rows.iter().any(|(n, _)| *n > 0);
+            for tick in axis.ticks(110).into_iter().filter(|_| any) {
                 let at = axis.at(tick);
                 canvas.line(&[(at, top), (at, bottom)], GRID, 1)?;
                 let pen = Pen::new(SMALL, FAINT).align(Align::Middle);
@@ -75,7 +74,7 @@ pub(super) fn draw(subject: &Subject<'_>, title: &str) -> Result<Drawing, PlotEr
             for (row, (n, phases)) in rows.iter().enumerate() {
                 let line = top + ROW * row as i32;
                 let mut since = 0.0;
-                for (phase, (_, color)) in PHASES.iter().enumerate().skip(*first) {
+                for (phase, (_, color, _)) in PHASES.iter().enumerate().skip(*first) {
                     let (from, to) = (axis.at(since), axis.at(since + phases[phase]));
                     if *n > 0 && to > from {
                         canvas.rect((from, line + 66), (to, line + 112), *color)?;

@@ -1,8 +1,24 @@
 //! Everything that is derived from a run, again, from its raw records.
 
-use std::fmt;
+mod comparison;
+mod digest;
+mod hdr;
+mod html;
+mod tables;
 
-use crate::results::{ResultsError, RunDir};
+pub use comparison::{Comparison, Finding};
+pub use digest::{Digest, Estimate, GroupDigest};
+
+use std::{fmt, io::ErrorKind, path::PathBuf};
+
+use serde::Serialize;
+
+use crate::{
+    groups::Group,
+    measure,
+    plot::{self, PlotError},
+    results::{Events, Manifest, Plan, ResultsError, RunDir},
+};
 
 /// Why a run could not be reported.
 #[derive(Debug, thiserror::Error)]
@@ -10,18 +26,76 @@ pub enum ReportError {
     /// A file of the run could not be read or written.
     #[error(transparent)]
     Results(#[from] ResultsError),
+    /// A figure could not be drawn.
+    #[error(transparent)]
+    Plot(#[from] PlotError),
+    /// A histogram could not be exported. This is a fault of the program, not of the run.
+    #[error("cannot export a histogram: {0}")]
+    Histogram(String),
 }
 
-/// The closing table of a run, its verdicts, and where everything is. `Display` prints it.
-#[derive(Clone, Debug, Default)]
+/// What a run comes to. `Display` prints the closing table, the verdicts and the paths.
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Summary {
-    text: String,
+    /// Name of the experiment.
+    pub experiment: String,
+    /// Name of the run.
+    pub run: String,
+    /// What the experiment asks.
+    pub question: String,
+    /// Every variant in every cell.
+    pub groups: Vec<GroupDigest>,
+    /// Variants against one another.
+    pub comparisons: Vec<Comparison>,
+    /// What else the reader must know: trials that did not run, unreadable records, broken rules.
+    pub notes: Vec<String>,
+    /// The folder with records and tables.
+    pub results: PathBuf,
+    /// The folder with figures.
+    pub plots: PathBuf,
+}
+
+impl Summary {
+    /// One sentence per comparison.
+    pub fn verdicts(&self) -> impl Iterator<Item = &str> {
+        let none =
+            self.comparisons.is_empty().then_some("There is one variant: nothing to compare.");
+        self.comparisons.iter().map(|comparison| comparison.sentence.as_str()).chain(none)
+    }
 }
 
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.text)
+        writeln!(f, "{}", tables::terminal(self))?;
+        for verdict in self.verdicts() {
+            writeln!(f, "{}", wrapped(verdict))?;
+        }
+        for note in &self.notes {
+            writeln!(f, "{}", wrapped(&format!("note: {note}")))?;
+        }
+        writeln!(f, "\nreport   {}", self.results.join("report.html").display())?;
+        writeln!(f, "trials   {}", self.results.join("trials.csv").display())?;
+        write!(f, "figures  {}", self.plots.display())
     }
+}
+
+/// Breaks a sentence into lines that a terminal of 100 columns shows whole.
+fn wrapped(sentence: &str) -> String {
+    let mut text = String::new();
+    let mut column = 0;
+    for word in sentence.split(' ') {
+        let width = word.chars().count();
+        if column > 0 && column + 1 + width > 100 {
+            text.push_str("\n  ");
+            column = 2;
+        } else if column > 0 {
+            text.push(' ');
+            column += 1;
+        }
+        text.push_str(word);
+        column += width;
+    }
+    text
 }
 
 /// Rebuilds everything that is derived from `plan.json`, `manifest.json` and `events.jsonl`: the
@@ -31,8 +105,102 @@ impl fmt::Display for Summary {
 /// [`ReportError`] if a file cannot be read or written.
 pub fn build(run: &RunDir) -> Result<Summary, ReportError> {
     let plan = run.read_plan()?;
+    let manifest = manifest(run)?;
     let events = run.read_events()?;
-    let rows = crate::measure::rows(&plan, &events.records);
+    let rows = measure::rows(&plan, &events.records);
+    let groups = Group::all(&plan, &rows);
+    let digests: Vec<GroupDigest> =
+        groups.iter().map(|group| GroupDigest::of(group, planned(&plan, group))).collect();
+    let comparisons = comparison::all(&plan, &groups, &digests);
+    let summary = Summary {
+        experiment: run.experiment().into(),
+        run: run.run().into(),
+        question: plan.question.clone(),
+        notes: notes(&plan, &digests, &events),
+        groups: digests,
+        comparisons,
+        results: run.results().into(),
+        plots: run.plots().into(),
+    };
+    let plots = plot::all(&plan, &rows)?;
+
     run.write_trials(&rows)?;
-    Ok(Summary::default())
+    run.write_result("summary.csv", &tables::csv(&summary))?;
+    run.write_result("summary.md", tables::markdown(&summary).as_bytes())?;
+    for group in &groups {
+        for (name, bytes) in hdr::exports(group)? {
+            run.write_result(&name, &bytes)?;
+        }
+    }
+    for plot in &plots {
+        run.write_plot(&format!("{}.svg", plot.name), plot.drawing.svg.as_bytes())?;
+        run.write_plot(&format!("{}.png", plot.name), &plot.drawing.png)?;
+    }
+    let page = html::page(&summary, &plan, manifest.as_ref(), &rows, &plots);
+    run.write_result("report.html", page.as_bytes())?;
+    Ok(summary)
 }
+
+/// The manifest, if the run got as far as writing one.
+fn manifest(run: &RunDir) -> Result<Option<Manifest>, ReportError> {
+    match run.read_manifest() {
+        Ok(manifest) => Ok(Some(manifest)),
+        Err(ResultsError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn planned(plan: &Plan, group: &Group<'_>) -> usize {
+    let own = plan.blocks.iter().filter(|b| b.cell == group.cell && b.variant == group.variant);
+    own.map(|block| block.trials.len()).sum()
+}
+
+fn notes(plan: &Plan, groups: &[GroupDigest], events: &Events) -> Vec<String> {
+    let mut notes = Vec::new();
+    let planned: usize = plan.blocks.iter().map(|block| block.trials.len()).sum();
+    let ran: usize = groups.iter().map(|group| group.trials).sum();
+    if ran < planned {
+        notes.push(format!(
+            "{ran} of {planned} trials have run; `sraft run --resume` completes the run"
+        ));
+    }
+    if let Some(torn) = &events.torn {
+        notes.push(format!(
+            "events.jsonl cannot be read from line {} on ({} bytes): {}; what stands before it \
+             is reported",
+            torn.line, torn.bytes, torn.error
+        ));
+    }
+    for group in groups.iter().filter(|group| group.max_leaders_per_term > 1) {
+        notes.push(format!(
+            "ELECTION SAFETY IS BROKEN in {}: a term had {} leaders; see the column reason of \
+             trials.csv",
+            group.variant, group.max_leaders_per_term
+        ));
+    }
+    let counted = |count: fn(&GroupDigest) -> usize| groups.iter().map(count).sum::<usize>();
+    let flagged = counted(GroupDigest::flagged);
+    if flagged > 0 {
+        notes.push(format!(
+            "{flagged} trials are flagged (inconsistent or invalid) and out of the statistics; \
+             trials.csv has the reasons"
+        ));
+    }
+    let censored = counted(|group| group.censored);
+    if censored > 0 {
+        notes.push(format!(
+            "{censored} trials timed out; they count as at least {} s",
+            plan.timeout_ns as f64 / 1e9
+        ));
+    }
+    let spurious: u64 = groups.iter().map(|group| group.spurious_failovers).sum();
+    if spurious > 0 {
+        notes.push(format!(
+            "leadership changed {spurious} times without a fault (spurious_failovers)"
+        ));
+    }
+    notes
+}
+
+#[cfg(test)]
+mod tests;

@@ -199,10 +199,11 @@ impl RunDir {
         }
         append(&self.results.join(EVENTS), text.as_bytes(), b"")?;
         match row {
-            Some(row) => {
+            // A warm-up leaves its records and no row.
+            Some(row) if row.trial > 0 => {
                 append(&self.results.join(TRIALS), &csv([row.fields()]), &csv([TrialRow::HEADER]))
             }
-            None => Ok(()),
+            _ => Ok(()),
         }
     }
 
@@ -218,9 +219,9 @@ impl RunDir {
     }
 
     /// Brings the files back to the end of the last complete trial: whatever follows it in
-    /// `events.jsonl` is moved to the end of `events.torn.jsonl`, and `trials.csv` is cut off (it
-    /// is derived, and [`crate::report::build`] writes it anew). Call it with the lock held, and
-    /// write `rows` of the trials that are complete.
+    /// `events.jsonl` is moved to the end of `events.torn.jsonl`, and `trials.csv` is written anew
+    /// from what stays. If the process ends in between, the tail may stand in both files; calling
+    /// this again is safe.
     ///
     /// # Errors
     /// As [`RunDir::read_events`], and [`ResultsError::Io`].
@@ -235,11 +236,8 @@ impl RunDir {
             events.records.truncate(events.complete_records);
             events.torn = None;
         }
-        let rows = match self.read_plan() {
-            Ok(plan) => crate::measure::rows(&plan, &events.records),
-            Err(error) => return Err(error),
-        };
-        self.write_trials(&rows)?;
+        let plan = self.read_plan()?;
+        self.write_trials(&crate::measure::rows(&plan, &events.records))?;
         Ok(Resumed { events, set_aside: tail.len() as u64 })
     }
 

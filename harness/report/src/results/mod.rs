@@ -7,6 +7,7 @@ mod events;
 mod layout;
 
 pub use events::{Events, TornTail};
+pub(crate) use layout::csv;
 pub use layout::{Resumed, RunDir, RunLock};
 
 use std::path::PathBuf;
@@ -202,6 +203,6 @@ pub struct Session {
     pub started_at: String,
     /// When it ended; empty if the harness was killed.
     pub ended_at: Option<String>,
-    /// `complete` or `interrupted`; empty if the harness was killed.
+    /// `complete`, `interrupted` or `failed`; empty if the harness was killed.
     pub end: Option<String>,
 }

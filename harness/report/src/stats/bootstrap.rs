@@ -71,9 +71,14 @@ pub fn contrast(a: &[Vec<f64>], b: &[Vec<f64>], p: f64, seed: u64) -> Option<Con
     })
 }
 
+/// [`quantile`] of values in any order, which it changes. Selecting is several times faster than
+/// sorting, and this runs thousands of times.
 fn at(values: &mut [f64], p: f64) -> Option<f64> {
-    values.sort_unstable_by(f64::total_cmp);
-    quantile(values, p)
+    let position = values.len().checked_sub(1)? as f64 * p.clamp(0.0, 1.0);
+    let (_, low, above) = values.select_nth_unstable_by(position.floor() as usize, f64::total_cmp);
+    let high = above.iter().copied().fold(f64::INFINITY, f64::min);
+    let part = position.fract();
+    Some(if part == 0.0 { *low } else { *low + part * (high - *low) })
 }
 
 fn percentile_interval(mut values: Vec<f64>) -> Interval {
@@ -127,6 +132,18 @@ mod tests {
         let ci = contrast(&uniform, &uniform, 0.5, 7).unwrap().difference_ci;
         let width = ci.high.unwrap() - ci.low.unwrap();
         assert!((width - 0.138).abs() < 0.015, "{width}");
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn selecting_agrees_with_sorting(
+            mut values in proptest::collection::vec(0.0..1e6_f64, 0..60),
+            p in 0.0..=1.0_f64,
+        ) {
+            let mut sorted = values.clone();
+            sorted.sort_by(f64::total_cmp);
+            proptest::prop_assert_eq!(at(&mut values, p), quantile(&sorted, p));
+        }
     }
 
     #[test]

@@ -1,0 +1,202 @@
+use std::{collections::BTreeMap, fs, path::Path};
+
+use super::*;
+use crate::{
+    script::Course,
+    synthetic::{Left, Model, Synthetic, fast, raft, rough, s_raft},
+};
+
+fn synthetic(name: &'static str) -> Synthetic {
+    Synthetic {
+        name,
+        variants: vec![("raft", raft), ("s-raft", s_raft)],
+        cells: vec![""],
+        count: 100,
+        block: 10,
+        stop_after: usize::MAX,
+    }
+}
+
+fn built(run: &Synthetic) -> (Left, Summary) {
+    let left = run.write();
+    let summary = build(&left.run).unwrap();
+    (left, summary)
+}
+
+fn files(dir: &Path) -> BTreeMap<String, Vec<u8>> {
+    let entries = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap());
+    entries
+        .map(|entry| (entry.file_name().into_string().unwrap(), fs::read(entry.path()).unwrap()))
+        .collect()
+}
+
+/// The text without the lines that name folders.
+fn without_paths(summary: &Summary) -> String {
+    let text = summary.to_string();
+    text.split("\nreport ").next().unwrap().to_owned()
+}
+
+#[test]
+fn closing_text_of_a_plain_run() {
+    let (_left, summary) = built(&synthetic("plain"));
+    insta::assert_snapshot!(without_paths(&summary));
+}
+
+#[test]
+fn closing_text_of_detectors_with_flagged_trials() {
+    let variants: Vec<(&'static str, Model)> = vec![
+        ("raft-silence", raft),
+        ("raft-connection", rough),
+        ("s-raft-silence", s_raft),
+        ("s-raft-connection", fast),
+    ];
+    let (_left, summary) = built(&Synthetic { variants, ..synthetic("detectors-report") });
+    let text = without_paths(&summary);
+    insta::assert_snapshot!(text);
+    assert!(text.lines().all(|line| line.chars().count() <= 100));
+}
+
+#[test]
+fn summary_csv_and_markdown_of_a_small_matrix() {
+    let cells = vec!["cluster.size=3", "cluster.size=5"];
+    let (left, _) = built(&Synthetic { cells, count: 10, ..synthetic("matrix-report") });
+    let results = files(left.run.results());
+    let text = |name: &str| String::from_utf8(results[name].clone()).unwrap();
+    insta::assert_snapshot!("summary_csv", text("summary.csv"));
+    insta::assert_snapshot!("summary_md", text("summary.md"));
+}
+
+#[test]
+fn everything_is_rebuilt_to_the_byte() {
+    let (left, summary) = built(&Synthetic { count: 20, ..synthetic("bytes") });
+    let before = (files(left.run.results()), files(left.run.plots()));
+    for name in
+        before.0.keys().filter(|name| !["plan.json", "events.jsonl"].contains(&name.as_str()))
+    {
+        fs::remove_file(left.run.results().join(name)).unwrap();
+    }
+    fs::remove_dir_all(left.run.plots()).unwrap();
+    let again = RunDir::open(left.run.results()).unwrap();
+    let second = build(&again).unwrap();
+    assert_eq!(without_paths(&second), without_paths(&summary));
+    let after = (files(again.results()), files(again.plots()));
+    assert!(before == after, "a rebuilt file differs");
+    assert!(before.0.contains_key("leaderless.s-raft.hgrm"));
+    assert!(before.0.contains_key("leaderless.s-raft.hlog"));
+    assert_eq!(before.1.len(), 8);
+}
+
+#[test]
+fn same_model_twice_is_an_aa_pair_that_holds() {
+    let variants: Vec<(&'static str, Model)> = vec![("s-raft-a", s_raft), ("s-raft-b", s_raft)];
+    let (_left, summary) = built(&Synthetic { variants, ..synthetic("aa") });
+    assert_eq!(summary.comparisons[0].finding, Finding::AaHolds);
+    assert!(summary.comparisons[0].sentence.starts_with("A/A holds: s-raft-b and s-raft-a"));
+}
+
+#[test]
+fn failed_aa_pair_withholds_every_winner() {
+    let run = Synthetic {
+        variants: vec![("raft", raft), ("s-raft-a", s_raft), ("s-raft-b", fast)],
+        ..synthetic("drift")
+    };
+    let left = run.write();
+    let mut plan = run.plan();
+    // The two were meant to be alike; something made one of them fast.
+    plan.settings[2].node = plan.settings[1].node.clone();
+    left.run.write_plan(&plan).unwrap();
+    let summary = build(&left.run).unwrap();
+    let findings: Vec<Finding> = summary.comparisons.iter().map(|c| c.finding).collect();
+    assert_eq!(findings, [Finding::Withheld, Finding::Withheld, Finding::AaFailed]);
+    assert!(summary.to_string().contains("A/A FAILED"));
+}
+
+#[test]
+fn runs_that_ended_early_are_reported_without_panic() {
+    for stop_after in [0, 1, 11, 12] {
+        let (_left, summary) = built(&Synthetic { stop_after, ..synthetic("early") });
+        assert!(summary.notes[0].starts_with(&format!("{stop_after} of 200 trials have run")));
+        let finding = summary.comparisons[0].finding;
+        let expected = if stop_after < 12 { Finding::TooFew } else { finding };
+        assert_eq!(finding, expected, "after {stop_after}");
+    }
+    let spoiled: Model = |_| Course::Spoiled;
+    let late: Model = |_| Course::TimedOut;
+    let variants = vec![("raft", spoiled), ("s-raft", late)];
+    let (_left, summary) = built(&Synthetic { variants, count: 10, ..synthetic("spoiled-report") });
+    assert_eq!(summary.groups[0].flagged(), 10);
+    assert_eq!(summary.comparisons[0].finding, Finding::TooFew);
+    assert!(!summary.groups[1].figures[0].quantiles[0].unwrap().seen);
+}
+
+#[test]
+fn torn_tail_is_reported_and_resume_sets_it_aside() {
+    let (left, _) = built(&Synthetic { count: 10, ..synthetic("torn") });
+    let path = left.run.results().join("events.jsonl");
+    let whole = fs::read(&path).unwrap();
+    fs::write(&path, &whole[..whole.len() - 40]).unwrap();
+    let summary = build(&left.run).unwrap();
+    assert!(summary.notes[0].starts_with("19 of 20 trials"), "{:?}", summary.notes);
+    assert!(summary.notes[1].starts_with("events.jsonl cannot be read from line"));
+
+    let lock = left.run.lock().unwrap();
+    assert!(matches!(left.run.lock(), Err(ResultsError::Locked { .. })));
+    let resumed = left.run.resume(&lock).unwrap();
+    assert_eq!(resumed.events.completed().len(), 19);
+    let kept = fs::read(&path).unwrap();
+    let torn = fs::read(left.run.results().join("events.torn.jsonl")).unwrap();
+    assert_eq!([kept, torn].concat(), whole[..whole.len() - 40]);
+    let trials = fs::read_to_string(left.run.results().join("trials.csv")).unwrap();
+    assert_eq!(trials.lines().count(), 20);
+    assert_eq!(left.run.resume(&lock).unwrap().set_aside, 0);
+}
+
+#[test]
+fn appended_rows_are_the_rebuilt_ones() {
+    let run = Synthetic { count: 10, ..synthetic("appended") };
+    let (left, _) = built(&run);
+    let rebuilt = fs::read(left.run.results().join("trials.csv")).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let live = RunDir::create(dir.path(), "leader-kill", "live").unwrap();
+    let plan = run.plan();
+    live.write_plan(&plan).unwrap();
+    for trial in crate::timeline::trials(run.script().records()) {
+        let row = measure::row(&plan, &trial.records).unwrap();
+        let lines: Vec<String> =
+            trial.records.iter().map(|r| serde_json::to_string(r).unwrap()).collect();
+        live.append_trial(&lines, Some(&row)).unwrap();
+    }
+    assert!(fs::read(live.results().join("trials.csv")).unwrap() == rebuilt);
+}
+
+#[test]
+fn folders_are_refused_with_a_reason() {
+    let dir = tempfile::tempdir().unwrap();
+    RunDir::create(dir.path(), "e", "r").unwrap();
+    let again = RunDir::create(dir.path(), "e", "r").unwrap_err();
+    assert!(again.to_string().contains("runs are never overwritten"), "{again}");
+    for name in ["", "..", "a/b", ".hidden"] {
+        let error = RunDir::create(dir.path(), "e", name).unwrap_err();
+        assert!(matches!(error, ResultsError::BadName { .. }), "{name}");
+    }
+    let error = RunDir::open(dir.path()).unwrap_err();
+    assert!(error.to_string().contains("is no run: it has no plan.json"), "{error}");
+    let error = RunDir::open(&dir.path().join("absent")).unwrap_err();
+    assert!(error.to_string().contains("cannot open the run"), "{error}");
+    fs::write(dir.path().join("results/e/r/plan.json"), "{").unwrap();
+    let error = build(&RunDir::open(&dir.path().join("results/e/r")).unwrap()).unwrap_err();
+    assert!(error.to_string().contains("plan.json is damaged"), "{error}");
+}
+
+#[test]
+fn report_escapes_what_it_is_given() {
+    let run = Synthetic { count: 2, block: 2, ..synthetic("escape") };
+    let left = run.write();
+    let mut plan = run.plan();
+    plan.question = "<script>alert(1)</script> & more".into();
+    left.run.write_plan(&plan).unwrap();
+    build(&left.run).unwrap();
+    let html = fs::read_to_string(left.run.results().join("report.html")).unwrap();
+    assert!(html.contains("&lt;script&gt;alert(1)&lt;/script&gt; &amp; more"));
+    assert!(!html.contains("<script") && !html.contains("src=") && !html.contains("href=\"http"));
+}

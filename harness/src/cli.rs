@@ -1,0 +1,92 @@
+//! The commands and their options.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use sraft_node::cli::NodeArgs;
+
+use crate::plan;
+
+/// Kills Raft leaders, again and again, and measures how long the cluster is without one.
+#[derive(Debug, Parser)]
+#[command(name = "sraft", version = env!("SRAFT_VERSION"), max_term_width = 100)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run an experiment: figures, tables and a report come out
+    Run(RunArgs),
+    /// Say what an experiment would run, and how long that takes
+    Plan(PlanArgs),
+    /// Derive everything from the records of a run again
+    Report(ReportArgs),
+    /// Run one consensus node
+    Node(Box<NodeArgs>),
+    /// Own the nodes of one host; the harness starts it and talks to it
+    #[command(hide = true)]
+    Agent,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct RunArgs {
+    /// The experiment, a TOML file; may be left out with --resume
+    #[arg(value_name = "EXPERIMENT.toml", required_unless_present = "resume")]
+    pub(crate) experiment: Option<PathBuf>,
+    /// Trials per variant and cell, instead of the experiment's own number
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) trials: Option<u32>,
+    /// Seed of everything random, instead of the experiment's own
+    #[arg(long, value_name = "S")]
+    pub(crate) seed: Option<u64>,
+    /// Folder in which results/ and plots/ are written
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    pub(crate) out: PathBuf,
+    /// Name of the run's folder, instead of the time at which it begins
+    #[arg(long, value_name = "RUN", value_parser = run_name, conflicts_with = "resume")]
+    pub(crate) name: Option<String>,
+    /// Go on with a run that was interrupted: its folder, results/EXPERIMENT/RUN
+    #[arg(long, value_name = "RUN", conflicts_with = "out")]
+    pub(crate) resume: Option<PathBuf>,
+    /// Write the summary to standard output as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Keep the nodes' directories and say where they are
+    #[arg(long)]
+    pub(crate) keep: bool,
+}
+
+fn run_name(name: &str) -> Result<String, String> {
+    match plan::fits_file_name(name) {
+        true => Ok(name.to_owned()),
+        false => Err(plan::FILE_NAME_RULE.to_owned()),
+    }
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct PlanArgs {
+    /// The experiment, a TOML file
+    #[arg(value_name = "EXPERIMENT.toml")]
+    pub(crate) experiment: PathBuf,
+    /// Trials per variant and cell, instead of the experiment's own number
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) trials: Option<u32>,
+    /// Seed of everything random, instead of the experiment's own
+    #[arg(long, value_name = "S")]
+    pub(crate) seed: Option<u64>,
+    /// Write the plan as JSON, as plan.json of a run will hold it
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ReportArgs {
+    /// The run's folder, results/EXPERIMENT/RUN
+    #[arg(value_name = "RUN")]
+    pub(crate) run: PathBuf,
+    /// Write the summary to standard output as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}

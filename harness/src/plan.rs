@@ -1,0 +1,266 @@
+//! From an experiment to what will be run: checked, expanded, lowered and put in order, all before
+//! anything starts.
+
+mod cells;
+mod describe;
+mod power;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use describe::describe;
+
+use std::{collections::BTreeMap, time::Duration};
+
+use rand::{SeedableRng, seq::SliceRandom};
+use rand_chacha::ChaCha8Rng;
+use sraft_core::{Protocol, Span, Timing, TimingKnobs};
+use sraft_report::results::{Block, Plan, PlannedVariant, Setting};
+
+use crate::{
+    experiment::{Experiment, File, Refused},
+    fault::{Kind, Target},
+};
+
+/// Everything that a run needs to know.
+#[derive(Clone, Debug)]
+pub(crate) struct RunPlan {
+    /// The part that is written to `plan.json`.
+    pub(crate) plan: Plan,
+    pub(crate) timeout: Duration,
+    launches: BTreeMap<(String, String), Launch>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Fault {
+    pub(crate) kind: Kind,
+    pub(crate) target: Target,
+    /// How long a pause lasts at least.
+    pub(crate) duration: Duration,
+}
+
+/// How the nodes of a variant are started in a cell, and what is done to them.
+#[derive(Clone, Debug)]
+pub(crate) struct Launch {
+    pub(crate) fault: Fault,
+    pub(crate) size: u32,
+    pub(crate) protocol: Protocol,
+    pub(crate) timing: Timing,
+    /// Sub-leaders that this variant designates.
+    pub(crate) sub_leaders: u32,
+    /// The most sub-leaders that any variant of the cell designates.
+    pub(crate) cell_sub_leaders: u32,
+    /// Increments per second that the leader proposes.
+    pub(crate) rate: u32,
+}
+
+/// What the command line changes.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Overrides {
+    pub(crate) trials: Option<u32>,
+    pub(crate) seed: Option<u64>,
+}
+
+impl RunPlan {
+    /// What a variant is started with in a cell.
+    pub(crate) fn launch(&self, cell: &str, variant: &str) -> &Launch {
+        let key = (cell.to_owned(), variant.to_owned());
+        self.launches.get(&key).expect("blocks are made from the settings")
+    }
+
+    /// Checks and expands an experiment.
+    pub(crate) fn new(file: &File, overrides: Overrides) -> Result<RunPlan, Refused> {
+        let given = &file.experiment;
+        file_name(file, &["name"], &given.name)?;
+        check_backend(file, given)?;
+        let variants = variants(file, given)?;
+        let trials = &given.trials;
+        let positive = |key, value: i64, least: i64| {
+            u32::try_from(value).ok().filter(|_| value >= least).ok_or_else(|| {
+                let message =
+                    format!("trials.{key} is {value}; write a number from {least} to {}", u32::MAX);
+                file.refuse(&["trials", key], message)
+            })
+        };
+        let count = match overrides.trials {
+            Some(count) => count,
+            None => positive("count", trials.count, 1)?,
+        };
+        let warmup = positive("warmup", trials.warmup, 0)?;
+        let block = positive("block", trials.block, 1)?;
+        if trials.timeout.0.is_zero() {
+            return Err(
+                file.refuse(&["trials", "timeout"], "trials.timeout is zero; write 10s, say")
+            );
+        }
+        let seed = match overrides.seed {
+            Some(seed) => seed,
+            None => u64::try_from(trials.seed).map_err(|_| {
+                let message = format!("trials.seed is {}; write a number from 0", trials.seed);
+                file.refuse(&["trials", "seed"], message)
+            })?,
+        };
+
+        let mut settings = Vec::new();
+        let mut launches = BTreeMap::new();
+        let cells = cells::cells(file, given)?;
+        for cell in &cells {
+            for (variant, launch) in cells::lower(file, cell)? {
+                settings.push(setting(&cell.name, &variant, &launch));
+                launches.insert((cell.name.clone(), variant), launch);
+            }
+        }
+        let cells: Vec<String> = cells.into_iter().map(|cell| cell.name).collect();
+        let strata: Vec<(String, String)> =
+            settings.iter().map(|s| (s.cell.clone(), s.variant.clone())).collect();
+        let plan = Plan {
+            experiment: given.name.clone(),
+            question: given.question.clone(),
+            seed,
+            fault: given.fault.kind.clone(),
+            target: given.fault.target.clone(),
+            timeout_ns: u64::try_from(trials.timeout.0.as_nanos()).unwrap_or(u64::MAX),
+            cells,
+            variants,
+            settings,
+            blocks: order(&strata, count, block, warmup, seed),
+        };
+        Ok(RunPlan { plan, timeout: trials.timeout.0, launches })
+    }
+}
+
+fn file_name(file: &File, keys: &[&str], name: &str) -> Result<(), Refused> {
+    if fits_file_name(name) {
+        return Ok(());
+    }
+    Err(file.refuse(keys, format!("`{name}` cannot be part of a file name; {FILE_NAME_RULE}")))
+}
+
+/// What [`fits_file_name`] asks for.
+pub(crate) const FILE_NAME_RULE: &str =
+    "use letters, digits, `.`, `_` and `-`, and do not begin with a dot";
+
+/// Whether a name can be part of a file's name anywhere.
+pub(crate) fn fits_file_name(name: &str) -> bool {
+    let fits = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    !name.is_empty() && !name.starts_with('.') && name.chars().all(fits)
+}
+
+/// Refuses what only other backends, or later versions, can do.
+fn check_backend(file: &File, given: &Experiment) -> Result<(), Refused> {
+    let backend = given.cluster.backend.as_str();
+    let message = match backend {
+        "local" => None,
+        "ssh" | "sim" => Some(format!("this version has no {backend} backend")),
+        _ => Some(format!("there is no backend `{backend}`")),
+    };
+    if let Some(message) = message {
+        let message = format!("{message}; write backend = \"local\"");
+        return Err(file.refuse(&["cluster", "backend"], message));
+    }
+    if given.workload.value_size.is_some() {
+        let message = "workload.value_size is not offered yet: the workload increments a counter, \
+                       whose size is fixed; remove it";
+        return Err(file.refuse(&["workload", "value_size"], message));
+    }
+    Ok(())
+}
+
+fn variants(file: &File, given: &Experiment) -> Result<Vec<PlannedVariant>, Refused> {
+    if given.variants.is_empty() {
+        return Err(file.refuse(
+            &[],
+            "there is no [[variant]]; add one with a name and protocol = \"raft\" or \"s-raft\"",
+        ));
+    }
+    let mut planned: Vec<PlannedVariant> = Vec::new();
+    for (index, variant) in given.variants.iter().enumerate() {
+        let index = index.to_string();
+        let at = ["variant", index.as_str(), "name"];
+        file_name(file, &at, &variant.name)?;
+        if planned.iter().any(|other| other.name == variant.name) {
+            let message = format!(
+                "there is a variant `{}` already; give this one another name",
+                variant.name
+            );
+            return Err(file.refuse(&at, message));
+        }
+        if variant.baseline && planned.iter().any(|other| other.baseline) {
+            let message = "there is a baseline already; mark one variant at most";
+            return Err(file.refuse(&["variant", index.as_str(), "baseline"], message));
+        }
+        let (name, baseline) = (variant.name.clone(), variant.baseline);
+        planned.push(PlannedVariant { name, baseline });
+    }
+    if planned.iter().all(|variant| !variant.baseline) {
+        planned[0].baseline = true;
+    }
+    Ok(planned)
+}
+
+fn setting(cell: &str, variant: &str, launch: &Launch) -> Setting {
+    let mut node = serde_json::json!({
+        "protocol": launch.protocol,
+        "timing": every_knob(&launch.timing),
+    });
+    if launch.rate > 0 {
+        node["workload_rate"] = launch.rate.into();
+    }
+    Setting {
+        cell: cell.to_owned(),
+        variant: variant.to_owned(),
+        size: launch.size,
+        sub_leaders: launch.sub_leaders,
+        node,
+    }
+}
+
+/// The knobs that give exactly this timing, whatever the presets may become.
+pub(crate) fn every_knob(timing: &Timing) -> TimingKnobs {
+    TimingKnobs {
+        preset: None,
+        heartbeat: Some(Span(timing.heartbeat)),
+        election_timeout: Some(timing.election_timeout),
+        rank_timeout: Some(timing.rank_timeout),
+        rank_step: Some(timing.rank_step),
+        follower_timeout: Some(timing.follower_timeout),
+        promotion_timeout: Some(Span(timing.promotion_timeout)),
+        lease: Some(Span(timing.lease)),
+        stagger: Some(Span(timing.stagger)),
+        sub_leader_ratio: Some(timing.sub_leader_ratio),
+        rtt_alpha: Some(timing.rtt_alpha),
+        detector: Some(timing.detector),
+        handover: Some(timing.handover),
+    }
+}
+
+/// Randomised multiple interleaved trials: every round holds one block of every cell and variant,
+/// in an order that is drawn anew, so that no variant is ever more than one block ahead of another
+/// and a machine that drifts, drifts for all (Abedi and Brecht, "Conducting Repeatable Experiments
+/// in Highly Variable Cloud Computing Environments", ICPE 2017).
+fn order(
+    strata: &[(String, String)],
+    count: u32,
+    block: u32,
+    warmup: u32,
+    seed: u64,
+) -> Vec<Block> {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let mut blocks = Vec::new();
+    let mut next = 1;
+    for done in (0..count).step_by(block as usize) {
+        let trials = u64::from(block.min(count - done));
+        let mut round: Vec<&(String, String)> = strata.iter().collect();
+        round.shuffle(&mut rng);
+        for (cell, variant) in round {
+            blocks.push(Block {
+                block: blocks.len() as u32 + 1,
+                cell: cell.clone(),
+                variant: variant.clone(),
+                warmup: if done == 0 { warmup } else { 0 },
+                trials: (next..next + trials).collect(),
+            });
+            next += trials;
+        }
+    }
+    blocks
+}

@@ -1,0 +1,203 @@
+//! The cells of an experiment's matrix, each checked and lowered to what nodes run with.
+
+use std::time::Duration;
+
+use sraft_core::{ConfigError, TimingKnobs};
+
+use super::{Fault, Launch};
+use crate::{
+    experiment::{Experiment, File, Refused},
+    fault::{Kind, Target},
+};
+
+/// Highest rate that a node accepts.
+const FASTEST: u32 = 100_000;
+
+/// Largest cluster: each node is a process of this machine.
+const LARGEST: i64 = 99;
+
+/// What a matrix may vary, besides the timing.
+const VARIED: &[&str] = &["cluster.size", "workload.rate", "fault.target"];
+
+/// One combination of the matrix's values.
+#[derive(Debug)]
+pub(super) struct Cell {
+    pub(super) name: String,
+    experiment: Experiment,
+    /// The path that is to blame if this combination cannot run.
+    paths: Vec<String>,
+}
+
+impl Cell {
+    /// A refusal of what this cell's experiment has at `keys`: if the matrix has put it there, the
+    /// line is the matrix's.
+    fn blame(&self, file: &File, keys: &[&str], message: String) -> Refused {
+        let dotted = keys.join(".");
+        // What is wrong with one knob may be another's fault, so any knob of the matrix will do.
+        let timing = |path: &&String| keys[0] == "timing" && path.starts_with("timing.");
+        let path = self.paths.iter().find(|path| **path == dotted);
+        match path.or_else(|| self.paths.iter().find(timing)) {
+            Some(path) => file.refuse(&["matrix", path], format!("with {}: {message}", self.name)),
+            None => file.refuse(keys, message),
+        }
+    }
+}
+
+/// The cartesian product of the matrix; one cell without a name if there is none.
+pub(super) fn cells(file: &File, given: &Experiment) -> Result<Vec<Cell>, Refused> {
+    let mut combinations: Vec<Vec<(&str, &toml::Value)>> = vec![Vec::new()];
+    for (path, values) in &given.matrix {
+        let refuse = |message: String| file.refuse(&["matrix", path], message);
+        let offered = VARIED.contains(&path.as_str()) || path.starts_with("timing.");
+        if !offered {
+            return Err(refuse(format!(
+                "the matrix cannot vary `{path}`; it can vary {} and timing.KNOB (in quotes)",
+                VARIED.join(", ")
+            )));
+        }
+        let values = values.as_array().filter(|values| !values.is_empty()).ok_or_else(|| {
+            refuse(format!("`{path}` needs an array with one value at least, such as [3, 5]"))
+        })?;
+        combinations = combinations
+            .iter()
+            .flat_map(|before| {
+                values.iter().map(move |value| [before.as_slice(), &[(path, value)]].concat())
+            })
+            .collect();
+    }
+    let mut cells: Vec<Cell> = Vec::new();
+    for values in combinations {
+        let word = |value: &toml::Value| value.as_str().map_or(value.to_string(), str::to_owned);
+        let name: Vec<String> =
+            values.iter().map(|(path, value)| format!("{path}={}", word(value))).collect();
+        let name = name.join(",");
+        let paths: Vec<String> = values.iter().map(|(path, _)| (*path).to_owned()).collect();
+        let first = paths.first().cloned().unwrap_or_default();
+        if cells.iter().any(|cell| cell.name == name) {
+            let message = format!("the matrix holds {name} twice; list every value once");
+            return Err(file.refuse(&["matrix", &first], message));
+        }
+        let experiment = file.with(&values).map_err(|why| {
+            file.refuse(&["matrix", &first], format!("{name} cannot be applied: {why}"))
+        })?;
+        cells.push(Cell { name, experiment, paths });
+    }
+    Ok(cells)
+}
+
+/// Lowers every variant of a cell to what its nodes will run with.
+pub(super) fn lower(file: &File, cell: &Cell) -> Result<Vec<(String, Launch)>, Refused> {
+    let experiment = &cell.experiment;
+    let blame = |keys: &[&str], message: String| cell.blame(file, keys, message);
+    let fault = fault(file, cell)?;
+    let target = fault.target;
+    let size = u32::try_from(experiment.cluster.size)
+        .ok()
+        .filter(|_| (2..=LARGEST).contains(&experiment.cluster.size))
+        .ok_or_else(|| {
+            let size = experiment.cluster.size;
+            let message = format!("cluster.size is {size}; write a number from 2 to {LARGEST}");
+            blame(&["cluster", "size"], message)
+        })?;
+    let rate = u32::try_from(experiment.workload.rate)
+        .ok()
+        .filter(|rate| *rate <= FASTEST)
+        .ok_or_else(|| {
+            let rate = experiment.workload.rate;
+            let message = format!(
+                "workload.rate is {rate}; write increments per second, from 0 (none) to {FASTEST}"
+            );
+            blame(&["workload", "rate"], message)
+        })?;
+    let members: Vec<u64> = (1..=u64::from(size)).collect();
+    let mut launches = Vec::new();
+    for (index, variant) in experiment.variants.iter().enumerate() {
+        let timing = experiment.timing.overridden_by(&variant.timing).resolve();
+        let config = timing.lower(variant.protocol, 1, &members).map_err(|why| {
+            let message = format!("variant {}: {why}", variant.name);
+            let (index, knob) = (index.to_string(), knob(&why));
+            if variant.timing == TimingKnobs::default() {
+                blame(&["timing", knob], message)
+            } else {
+                blame(&["variant", &index, "timing", knob], message)
+            }
+        })?;
+        let launch = Launch {
+            fault,
+            size,
+            protocol: variant.protocol,
+            timing,
+            sub_leaders: config.sub_leaders() as u32,
+            cell_sub_leaders: 0,
+            rate,
+        };
+        launches.push((variant.name.clone(), launch));
+    }
+    let most = launches.iter().map(|(_, launch)| launch.sub_leaders).max().unwrap_or(0);
+    for (_, launch) in &mut launches {
+        launch.cell_sub_leaders = most;
+    }
+    if most < target.needs_sub_leaders() {
+        let message = format!(
+            "target {target} needs {} sub-leader(s), but no variant designates more than {most} \
+             among {size} nodes; take a larger cluster or another target",
+            target.needs_sub_leaders()
+        );
+        return Err(blame(too_small(cell), message));
+    }
+    let left = size.saturating_sub(target.strikes(most));
+    let majority = size / 2 + 1;
+    if left < majority {
+        let message = format!(
+            "target {target} strikes {} of {size} nodes and leaves {left}, but a leader needs a \
+             majority of {majority}: nobody could be elected; take a larger cluster, fewer \
+             sub-leaders (timing.sub_leader_ratio) or another target",
+            target.strikes(most)
+        );
+        return Err(blame(too_small(cell), message));
+    }
+    Ok(launches)
+}
+
+/// Whether the size or the target is to blame if they do not fit: what the matrix varies.
+fn too_small(cell: &Cell) -> &'static [&'static str] {
+    match cell.paths.iter().any(|path| path == "cluster.size") {
+        true => &["cluster", "size"],
+        false => &["fault", "target"],
+    }
+}
+
+/// The knob that an error is about.
+fn knob(error: &ConfigError) -> &'static str {
+    match error {
+        ConfigError::TimeoutBelowHeartbeats { knob, .. } | ConfigError::OutOfRange { knob, .. } => {
+            knob
+        }
+        ConfigError::Zero(knob) => knob,
+        _ => "",
+    }
+}
+
+/// What is done to whom in a cell.
+fn fault(file: &File, cell: &Cell) -> Result<Fault, Refused> {
+    let (fault, timeout) = (&cell.experiment.fault, cell.experiment.trials.timeout);
+    let kind = Kind::parse(&fault.kind).map_err(|why| cell.blame(file, &["fault", "kind"], why))?;
+    let target =
+        Target::parse(&fault.target).map_err(|why| cell.blame(file, &["fault", "target"], why))?;
+    let refuse = |message: String| Err(cell.blame(file, &["fault", "duration"], message));
+    let duration = match fault.duration {
+        None => Duration::from_secs(1),
+        Some(_) if kind.ends_processes() => {
+            return refuse(format!(
+                "fault.duration says how long a pause lasts, and {kind} has no end; remove it"
+            ));
+        }
+        Some(duration) if duration.0 >= timeout.0 => {
+            return refuse(format!(
+                "fault.duration is {duration}, which is not below trials.timeout of {timeout}"
+            ));
+        }
+        Some(duration) => duration.0,
+    };
+    Ok(Fault { kind, target, duration })
+}

@@ -1,0 +1,308 @@
+use std::{collections::BTreeMap, path::Path};
+
+use super::*;
+
+const GOOD: &str = r#"
+name = "kill"
+question = "How long?"
+[cluster]
+size = 5
+[timing]
+preset = "reference"
+[fault]
+kind = "kill"
+target = "leader"
+[trials]
+count = 25
+warmup = 2
+timeout = "10s"
+block = 10
+seed = 7
+[[variant]]
+name = "raft"
+protocol = "raft"
+[[variant]]
+name = "s-raft"
+protocol = "s-raft"
+"#;
+
+fn plan(text: &str) -> Result<RunPlan, Refused> {
+    RunPlan::new(&File::parse(Path::new("x.toml"), text.to_owned())?, Overrides::default())
+}
+
+/// What is said of [`GOOD`] with one line replaced.
+fn refused(line: &str, by: &str) -> String {
+    assert_eq!(GOOD.matches(line).count(), 1, "`{line}` is to be replaced once");
+    plan(&GOOD.replacen(line, by, 1)).expect_err("the experiment is wrong").to_string()
+}
+
+#[test]
+fn an_experiment_becomes_a_plan() {
+    let run = plan(GOOD).unwrap();
+    assert_eq!(run.plan.cells, [""]);
+    assert_eq!(run.plan.variants[0], PlannedVariant { name: "raft".into(), baseline: true });
+    assert_eq!(run.plan.settings.iter().map(|s| s.sub_leaders).collect::<Vec<_>>(), [0, 2]);
+    assert_eq!(run.launch("", "s-raft").size, 5);
+    insta::assert_snapshot!(run.plan.settings[1].node, @r#"{"protocol":"s-raft","timing":{"detector":"silence","election_timeout":"300ms-1s","follower_timeout":"300ms-1s","handover":true,"heartbeat":"50ms","lease":"3s","promotion_timeout":"300ms","rank_step":"100ms-150ms","rank_timeout":"150ms-200ms","rtt_alpha":0.3,"stagger":"10ms","sub_leader_ratio":0.4}}"#);
+    insta::assert_snapshot!(describe(&run), @r"
+    kill: kill leader
+    How long?
+      raft: 25 trials in 3 blocks; 5 nodes, heartbeat 50ms, timeout 300ms-1s, detector silence
+      s-raft: 25 trials in 3 blocks; 5 nodes, heartbeat 50ms, timeout 300ms-1s, ranks 150ms-200ms and 250ms-350ms, detector silence
+    50 trials and 4 warm-ups in 6 interleaved blocks, seed 7; about 28s
+    ");
+}
+
+#[test]
+fn the_lowered_knobs_give_the_same_timing_again() {
+    for preset in ["reference", "raft-paper", "lan"] {
+        let text = GOOD.replace("\"reference\"", &format!("\"{preset}\""));
+        let run = plan(&text).unwrap();
+        let timing = &run.launch("", "raft").timing;
+        assert_eq!(every_knob(timing).resolve(), *timing);
+    }
+}
+
+#[test]
+fn the_same_seed_gives_the_same_plan_and_another_seed_another() {
+    assert_eq!(plan(GOOD).unwrap().plan, plan(GOOD).unwrap().plan);
+    let orders: std::collections::BTreeSet<Vec<String>> = (0..20)
+        .map(|seed| plan(&GOOD.replace("seed = 7", &format!("seed = {seed}"))).unwrap().plan)
+        .map(|plan| plan.blocks.into_iter().map(|block| block.variant).collect())
+        .collect();
+    assert!(orders.len() > 3, "{orders:?}");
+}
+
+#[test]
+fn no_variant_is_ever_more_than_a_block_ahead_and_every_trial_is_there_once() {
+    for seed in 0..30 {
+        let text = GOOD.replace("seed = 7", &format!("seed = {seed}")).replace(
+            "[[variant]]\nname = \"s-raft\"",
+            "[[variant]]\nname = \"other\"\nprotocol = \"raft\"\n[[variant]]\nname = \"s-raft\"",
+        ) + "[matrix]\n\"cluster.size\" = [3, 5]\n";
+        let plan = plan(&text).unwrap().plan;
+        let mut done: BTreeMap<(String, String), usize> = BTreeMap::new();
+        for setting in &plan.settings {
+            done.insert((setting.cell.clone(), setting.variant.clone()), 0);
+        }
+        assert_eq!(done.len(), 6);
+        for block in &plan.blocks {
+            *done.get_mut(&(block.cell.clone(), block.variant.clone())).unwrap() +=
+                block.trials.len();
+            let (least, most) = (done.values().min().unwrap(), done.values().max().unwrap());
+            assert!(most - least <= 10, "{done:?}");
+        }
+        assert!(done.values().all(|&count| count == 25));
+        let numbers: Vec<u64> = plan.blocks.iter().flat_map(|b| b.trials.clone()).collect();
+        assert!(numbers.into_iter().eq(1..=150));
+        let warmups: u32 = plan.blocks.iter().map(|block| block.warmup).sum();
+        assert_eq!(warmups, 12, "two for each cell and variant");
+    }
+}
+
+#[test]
+fn the_matrix_is_a_product() {
+    let text = format!(
+        "{GOOD}[matrix]\n\"cluster.size\" = [3, 7]\n\"timing.election_timeout\" = [\"150ms-300ms\", \"300ms-600ms\"]\n"
+    );
+    let run = plan(&text).unwrap();
+    assert_eq!(
+        run.plan.cells,
+        [
+            "cluster.size=3,timing.election_timeout=150ms-300ms",
+            "cluster.size=3,timing.election_timeout=300ms-600ms",
+            "cluster.size=7,timing.election_timeout=150ms-300ms",
+            "cluster.size=7,timing.election_timeout=300ms-600ms",
+        ]
+    );
+    assert_eq!(run.launch(&run.plan.cells[3], "raft").size, 7);
+    let timeout = run.launch(&run.plan.cells[2], "raft").timing.election_timeout;
+    assert_eq!(timeout.to_string(), "150ms-300ms");
+}
+
+#[test]
+fn the_command_line_overrides() {
+    let file = File::parse(Path::new("x.toml"), GOOD.to_owned()).unwrap();
+    let plan = RunPlan::new(&file, Overrides { trials: Some(3), seed: Some(9) }).unwrap().plan;
+    assert_eq!((plan.seed, plan.blocks.len()), (9, 2));
+    assert_eq!(plan.blocks.iter().map(|block| block.trials.len()).sum::<usize>(), 6);
+}
+
+#[test]
+fn equal_losses_are_planned_for_all_variants_of_a_cell() {
+    let run = plan(&GOOD.replace("\"leader\"", "\"leader+primary\"")).unwrap();
+    assert_eq!(run.launch("", "raft").cell_sub_leaders, 2);
+    let seven =
+        GOOD.replace("size = 5", "size = 7").replace("\"leader\"", "\"leader+all-sub-leaders\"");
+    assert!(plan(&seven).is_ok());
+}
+
+#[test]
+fn bad_input_is_refused_with_its_line_and_the_remedy() {
+    let cases = [
+        ("name = \"kill\"", "name = \"../kill\""),
+        ("size = 5", "size = -5"),
+        ("size = 5", "size = 1"),
+        ("size = 5", "sise = 5"),
+        ("size = 5", "size = 5\nbackend = \"ssh\""),
+        ("size = 5", "size = 5\nbackend = \"cloud\""),
+        ("preset = \"reference\"", "preset = \"fast\""),
+        ("preset = \"reference\"", "heartbeat = 50"),
+        ("preset = \"reference\"", "heartbeat = \"50 parsecs\""),
+        ("preset = \"reference\"", "election_timeout = \"300ms-150ms\""),
+        ("preset = \"reference\"", "election_timeout = \"60ms-150ms\""),
+        ("kind = \"kill\"", "kind = \"partition\""),
+        ("kind = \"kill\"", "kind = \"kill\"\nduration = \"1s\""),
+        ("kind = \"kill\"", "kind = \"pause\"\nduration = \"10s\""),
+        ("target = \"leader\"", "target = \"king\""),
+        ("target = \"leader\"", "target = \"leader+all-sub-leaders\""),
+        ("count = 25", "count = 0"),
+        ("count = 25", "count = -3"),
+        ("block = 10", "block = 0"),
+        ("seed = 7", "seed = -7"),
+        ("timeout = \"10s\"", "timeout = \"0s\""),
+        ("timeout = \"10s\"", "timeout = \"soon\""),
+        ("name = \"s-raft\"", "name = \"raft\""),
+        ("name = \"s-raft\"", "name = \"s/raft\""),
+        ("protocol = \"s-raft\"", "protocol = \"paxos\""),
+        ("protocol = \"s-raft\"", "protocol = \"s-raft\"\ntiming = { rank_timeout = \"70ms\" }"),
+        ("[fault]", "[workload]\nvalue_size = 64\n[fault]"),
+        ("[fault]", "[workload]\nrate = -1\n[fault]"),
+        ("[fault]", "[fault"),
+        ("[fault]", "[matrix]\n\"cluster.sise\" = [3]\n[fault]"),
+        ("[fault]", "[matrix]\n\"timing.hartbeat\" = [\"50ms\"]\n[fault]"),
+        ("[fault]", "[matrix]\n\"timing.heartbeat\" = [\"50ms\", \"200ms\"]\n[fault]"),
+        ("[fault]", "[matrix]\n\"cluster.size\" = []\n[fault]"),
+        ("[fault]", "[matrix]\n\"cluster.size\" = [3, 3]\n[fault]"),
+        ("[fault]", "[matrix]\n\"cluster.size\" = [3, 0]\n[fault]"),
+        ("[fault]", "[matrix]\n\"fault.target\" = [\"leader+all-sub-leaders\"]\n[fault]"),
+        ("[fault]", "[matrix]\n\"trials.count\" = [3, 4]\n[fault]"),
+    ];
+    let said: String = cases
+        .iter()
+        .map(|(line, by)| format!("{}\n{}\n\n", by.replace('\n', " / "), refused(line, by)))
+        .collect();
+    insta::assert_snapshot!(said, @r#"
+    name = "../kill"
+    x.toml, line 2: `../kill` cannot be part of a file name; use letters, digits, `.`, `_` and `-`, and do not begin with a dot
+
+    size = -5
+    x.toml, line 5: cluster.size is -5; write a number from 2 to 99
+
+    size = 1
+    x.toml, line 5: cluster.size is 1; write a number from 2 to 99
+
+    sise = 5
+    x.toml, line 5: unknown field `sise`, expected `size` or `backend`
+
+    size = 5 / backend = "ssh"
+    x.toml, line 6: this version has no ssh backend; write backend = "local"
+
+    size = 5 / backend = "cloud"
+    x.toml, line 6: there is no backend `cloud`; write backend = "local"
+
+    preset = "fast"
+    x.toml, line 7: unknown variant `fast`, expected one of `reference`, `raft-paper`, `lan`
+
+    heartbeat = 50
+    x.toml, line 7: invalid type: integer `50`, expected a string; a duration is written with its unit, such as "50ms"
+
+    heartbeat = "50 parsecs"
+    x.toml, line 7: `50 parsecs` is not a duration (unknown time unit "parsecs", supported units: ns, us/µs, ms, sec, min, hours, days, weeks, months, years (and few variations)); write a number and a unit, such as 50ms or 1s
+
+    election_timeout = "300ms-150ms"
+    x.toml, line 7: `300ms-150ms` runs backwards; write the shorter duration first
+
+    election_timeout = "60ms-150ms"
+    x.toml, line 7: variant raft: election_timeout may be as short as 60ms, which is less than two heartbeats of 50ms: one late heartbeat would depose a healthy leader; raise election_timeout or lower heartbeat
+
+    kind = "partition"
+    x.toml, line 9: the local backend cannot do partition; it can do kill, stop and pause
+
+    kind = "kill" / duration = "1s"
+    x.toml, line 10: fault.duration says how long a pause lasts, and kill has no end; remove it
+
+    kind = "pause" / duration = "10s"
+    x.toml, line 10: fault.duration is 10s, which is not below trials.timeout of 10s
+
+    target = "king"
+    x.toml, line 10: there is no target `king`; there are leader, primary, secondary, follower, leader+primary, leader+all-sub-leaders and random
+
+    target = "leader+all-sub-leaders"
+    x.toml, line 10: target leader+all-sub-leaders strikes 3 of 5 nodes and leaves 2, but a leader needs a majority of 3: nobody could be elected; take a larger cluster, fewer sub-leaders (timing.sub_leader_ratio) or another target
+
+    count = 0
+    x.toml, line 12: trials.count is 0; write a number from 1 to 4294967295
+
+    count = -3
+    x.toml, line 12: trials.count is -3; write a number from 1 to 4294967295
+
+    block = 0
+    x.toml, line 15: trials.block is 0; write a number from 1 to 4294967295
+
+    seed = -7
+    x.toml, line 16: trials.seed is -7; write a number from 0
+
+    timeout = "0s"
+    x.toml, line 14: trials.timeout is zero; write 10s, say
+
+    timeout = "soon"
+    x.toml, line 14: `soon` is not a duration (expected number at 0); write a number and a unit, such as 50ms or 1s
+
+    name = "raft"
+    x.toml, line 21: there is a variant `raft` already; give this one another name
+
+    name = "s/raft"
+    x.toml, line 21: `s/raft` cannot be part of a file name; use letters, digits, `.`, `_` and `-`, and do not begin with a dot
+
+    protocol = "paxos"
+    x.toml, line 22: unknown variant `paxos`, expected `raft` or `s-raft`
+
+    protocol = "s-raft" / timing = { rank_timeout = "70ms" }
+    x.toml, line 23: variant s-raft: rank_timeout may be as short as 70ms, which is less than two heartbeats of 50ms: one late heartbeat would depose a healthy leader; raise rank_timeout or lower heartbeat
+
+    [workload] / value_size = 64 / [fault]
+    x.toml, line 9: workload.value_size is not offered yet: the workload increments a counter, whose size is fixed; remove it
+
+    [workload] / rate = -1 / [fault]
+    x.toml, line 9: workload.rate is -1; write increments per second, from 0 (none) to 100000
+
+    [fault
+    x.toml, line 8: unclosed table, expected `]`
+
+    [matrix] / "cluster.sise" = [3] / [fault]
+    x.toml, line 9: the matrix cannot vary `cluster.sise`; it can vary cluster.size, workload.rate, fault.target and timing.KNOB (in quotes)
+
+    [matrix] / "timing.hartbeat" = ["50ms"] / [fault]
+    x.toml, line 9: timing.hartbeat=50ms cannot be applied: unknown field `hartbeat`, expected one of `preset`, `heartbeat`, `election_timeout`, `rank_timeout`, `rank_step`, `follower_timeout`, `promotion_timeout`, `lease`, `stagger`, `sub_leader_ratio`, `rtt_alpha`, `detector`, `handover`
+
+    [matrix] / "timing.heartbeat" = ["50ms", "200ms"] / [fault]
+    x.toml, line 9: with timing.heartbeat=200ms: variant raft: election_timeout may be as short as 300ms, which is less than two heartbeats of 200ms: one late heartbeat would depose a healthy leader; raise election_timeout or lower heartbeat
+
+    [matrix] / "cluster.size" = [] / [fault]
+    x.toml, line 9: `cluster.size` needs an array with one value at least, such as [3, 5]
+
+    [matrix] / "cluster.size" = [3, 3] / [fault]
+    x.toml, line 9: the matrix holds cluster.size=3 twice; list every value once
+
+    [matrix] / "cluster.size" = [3, 0] / [fault]
+    x.toml, line 9: with cluster.size=0: cluster.size is 0; write a number from 2 to 99
+
+    [matrix] / "fault.target" = ["leader+all-sub-leaders"] / [fault]
+    x.toml, line 9: with fault.target=leader+all-sub-leaders: target leader+all-sub-leaders strikes 3 of 5 nodes and leaves 2, but a leader needs a majority of 3: nobody could be elected; take a larger cluster, fewer sub-leaders (timing.sub_leader_ratio) or another target
+
+    [matrix] / "trials.count" = [3, 4] / [fault]
+    x.toml, line 9: the matrix cannot vary `trials.count`; it can vary cluster.size, workload.rate, fault.target and timing.KNOB (in quotes)
+    "#);
+}
+
+#[test]
+fn sub_leaders_that_do_not_exist_cannot_be_struck() {
+    let raft = GOOD.replace("protocol = \"s-raft\"", "protocol = \"raft\"");
+    let text = raft.replace("\"leader\"", "\"leader+primary\"");
+    insta::assert_snapshot!(plan(&text).unwrap_err(), @"x.toml, line 10: target leader+primary needs 1 sub-leader(s), but no variant designates more than 0 among 5 nodes; take a larger cluster or another target");
+    let text = GOOD.replace("size = 5", "size = 3").replace("\"leader\"", "\"secondary\"");
+    insta::assert_snapshot!(plan(&text).unwrap_err(), @"x.toml, line 10: target secondary needs 2 sub-leader(s), but no variant designates more than 1 among 3 nodes; take a larger cluster or another target");
+    let none = GOOD.split("[[variant]]").next().unwrap();
+    insta::assert_snapshot!(plan(none).unwrap_err(), @r#"x.toml: there is no [[variant]]; add one with a name and protocol = "raft" or "s-raft""#);
+}

@@ -1,0 +1,356 @@
+//! The life of a run: its folder, an agent, blocks of trials, and the report.
+
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use anyhow::{Context, bail};
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+use sraft_events::Event;
+use sraft_report::{
+    measure,
+    results::{Block, Manifest, Plan, ResultsError, RunDir, RunLock},
+};
+
+use crate::{
+    cli::RunArgs,
+    cluster::{Cluster, HOST, Halt},
+    experiment::File,
+    manifest,
+    plan::{Launch, Overrides, RunPlan},
+    progress::Progress,
+    trial::{self, Trial},
+};
+
+/// How often a cluster is started for a block before the run gives up.
+const STARTS: u32 = 3;
+
+/// Exit code after Ctrl-C, as a shell would report it.
+const INTERRUPTED: u8 = 130;
+
+/// `sraft run`.
+pub(crate) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
+    // 1. Everything is checked before anything starts.
+    let begun = match &args.resume {
+        None => begin(args)?,
+        Some(run) => resume(args, run)?,
+    };
+    let Begun { plan, dir, lock, done } = begun;
+
+    // 2. An agent, which owns every process and every working file from now on.
+    let work = work_dir(&dir)?;
+    let seed = plan.plan.seed ^ done.len() as u64;
+    let (mut cluster, facts) = Cluster::open(&work, args.keep, seed)?;
+    let mut manifest = match dir.read_manifest() {
+        Ok(manifest) if args.resume.is_some() => manifest,
+        _ => manifest::new(&plan.plan, dir.run(), HOST, &facts)?,
+    };
+    manifest.sessions.push(manifest::session());
+    dir.write_manifest(&manifest)?;
+    cluster.record(Event::RunStarted {
+        schema: sraft_events::SCHEMA,
+        experiment: plan.plan.experiment.clone(),
+        resumed: args.resume.is_some(),
+    });
+
+    // 3. The trials.
+    let mut progress = Progress::new(&plan.plan, done.len() as u64);
+    progress.note(&format!("{}: writing to {}", plan.plan.experiment, dir.results().display()));
+    if facts.filesystem.as_deref() == Some("tmpfs") {
+        progress.note(&format!(
+            "warning: {} is in memory, where durable writes cost nothing; set TMPDIR to a folder \
+             on a disk",
+            work.display()
+        ));
+    }
+    let mut session = Session { plan: &plan, dir: &dir, done, progress: &mut progress };
+    let result = session.work(&mut cluster);
+    progress.finish();
+    drop(cluster); // every process is gone, before anything is computed
+    let end = match &result {
+        Ok(()) => "complete",
+        Err(Failure::Halt(Halt::Interrupted)) => "interrupted",
+        Err(_) => "failed",
+    };
+    close(&mut manifest, end, &dir)?;
+    if args.keep {
+        progress.note(&format!("the nodes' directories are in {}", work.display()));
+    }
+
+    // 4. What was measured is reported, also if the run did not get to its end.
+    let reported = crate::conclude(&dir, args.json);
+    drop(lock);
+    if let (Err(_), Err(error)) = (&result, &reported) {
+        progress.note(&format!("error: {error:#}"));
+    }
+    match result {
+        Ok(()) => reported.map(|()| ExitCode::SUCCESS),
+        Err(Failure::Halt(Halt::Interrupted)) => {
+            progress.note(&format!(
+                "interrupted; go on with: sraft run --resume {}",
+                dir.results().display()
+            ));
+            Ok(ExitCode::from(INTERRUPTED))
+        }
+        Err(failure) => {
+            let error = match failure {
+                Failure::Halt(halt) => anyhow::Error::from(halt),
+                Failure::Other(error) => error,
+            };
+            Err(error.context(format!(
+                "the run stopped; what was measured is in {0}, and `sraft run --resume {0}` goes on",
+                dir.results().display()
+            )))
+        }
+    }
+}
+
+/// A run whose folder is there and locked.
+struct Begun {
+    plan: RunPlan,
+    dir: RunDir,
+    lock: RunLock,
+    done: BTreeSet<u64>,
+}
+
+fn begin(args: &RunArgs) -> anyhow::Result<Begun> {
+    let path = args.experiment.as_deref().context("name an experiment")?;
+    let file = File::read(path)?;
+    let overrides = Overrides { trials: args.trials, seed: args.seed };
+    let plan = RunPlan::new(&file, overrides)?;
+    let dir = create(&args.out, &plan.plan.experiment, args.name.as_deref())?;
+    let lock = dir.lock()?;
+    dir.write_experiment(&file.text)?;
+    dir.write_plan(&plan.plan)?;
+    Ok(Begun { plan, dir, lock, done: BTreeSet::new() })
+}
+
+/// Makes the folders of a run, named after the second in which it begins if not otherwise.
+fn create(out: &Path, experiment: &str, name: Option<&str>) -> Result<RunDir, ResultsError> {
+    // `results/...` reads better than `./results/...`.
+    let out = out.strip_prefix(".").unwrap_or(out);
+    if let Some(name) = name {
+        return RunDir::create(out, experiment, name);
+    }
+    let name = manifest::run_name();
+    let mut created = RunDir::create(out, experiment, &name);
+    // Several may begin in the same second.
+    for nth in 2..100 {
+        match created {
+            Err(ResultsError::Exists { .. }) => {
+                created = RunDir::create(out, experiment, &format!("{name}-{nth}"));
+            }
+            _ => break,
+        }
+    }
+    created
+}
+
+fn resume(args: &RunArgs, run: &Path) -> anyhow::Result<Begun> {
+    let dir = RunDir::open(run)?;
+    let lock = dir.lock()?;
+    let stored = dir.results().join("experiment.toml");
+    let file = File::read(&stored)?;
+    if let Some(path) = &args.experiment {
+        let given = File::read(path)?;
+        if given.text != file.text {
+            bail!(
+                "{} is not the experiment of this run any more (see {}); start a new run with it",
+                path.display(),
+                stored.display()
+            );
+        }
+    }
+    let planned = dir.read_plan()?;
+    // What the first command line had changed stands in the plan.
+    let per_variant = trials_per_setting(&planned);
+    let overrides = Overrides {
+        trials: Some(args.trials.unwrap_or(per_variant)),
+        seed: Some(args.seed.unwrap_or(planned.seed)),
+    };
+    let plan = RunPlan::new(&file, overrides)?;
+    if plan.plan != planned {
+        bail!(
+            "the plan of {} was another one: it cannot be gone on with under other options or by \
+             another version of this program; start a new run",
+            dir.results().display()
+        );
+    }
+    let resumed = dir.resume(&lock)?;
+    let done = resumed.events.completed();
+    let all = planned.blocks.iter().flat_map(|block| &block.trials);
+    if all.into_iter().all(|trial| done.contains(trial)) {
+        bail!(
+            "{0} is complete; `sraft report {0}` derives its figures again",
+            dir.results().display()
+        );
+    }
+    Ok(Begun { plan, dir, lock, done })
+}
+
+/// Trials of one variant in one cell; the same number for all.
+fn trials_per_setting(plan: &Plan) -> u32 {
+    let trials: usize = plan.blocks.iter().map(|block| block.trials.len()).sum();
+    (trials / plan.settings.len().max(1)) as u32
+}
+
+/// Where the nodes of a run work: not among the results, which are to be kept, and on a disk. What
+/// is made durable in memory costs nothing, and many systems have /tmp in memory; /var/tmp outlives
+/// a reboot (Filesystem Hierarchy Standard 3.0, 5.15), so it is on a disk.
+fn work_dir(dir: &RunDir) -> anyhow::Result<PathBuf> {
+    let on_disk = Path::new("/var/tmp");
+    let parent = match std::env::var_os("TMPDIR") {
+        None if on_disk.is_dir() => on_disk.to_owned(),
+        _ => std::env::temp_dir(),
+    };
+    let name = format!("sraft-{}-{}-{}", dir.experiment(), dir.run(), std::process::id());
+    std::path::absolute(parent.join(name)).context("cannot tell where the nodes are to work")
+}
+
+fn close(manifest: &mut Manifest, end: &str, dir: &RunDir) -> anyhow::Result<()> {
+    if let Some(session) = manifest.sessions.last_mut() {
+        session.ended_at = Some(manifest::now());
+        session.end = Some(end.to_owned());
+    }
+    Ok(dir.write_manifest(manifest)?)
+}
+
+/// Why the trials did not get to their end.
+#[derive(Debug)]
+enum Failure {
+    Halt(Halt),
+    Other(anyhow::Error),
+}
+
+impl From<Halt> for Failure {
+    fn from(halt: Halt) -> Failure {
+        Failure::Halt(halt)
+    }
+}
+
+/// One stretch of work on a run.
+struct Session<'a> {
+    plan: &'a RunPlan,
+    dir: &'a RunDir,
+    done: BTreeSet<u64>,
+    progress: &'a mut Progress,
+}
+
+impl Session<'_> {
+    fn work(&mut self, cluster: &mut Cluster) -> Result<(), Failure> {
+        for block in &self.plan.plan.blocks {
+            let left: Vec<u64> =
+                block.trials.iter().copied().filter(|trial| !self.done.contains(trial)).collect();
+            if !left.is_empty() {
+                self.block(cluster, block, &left)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Trials on a cluster of their own.
+    fn block(
+        &mut self,
+        cluster: &mut Cluster,
+        block: &Block,
+        trials: &[u64],
+    ) -> Result<(), Failure> {
+        let launch = self.plan.launch(&block.cell, &block.variant);
+        let mut started = 0;
+        let mut sound = false;
+        for number in std::iter::repeat_n(0, block.warmup as usize).chain(trials.iter().copied()) {
+            if sound {
+                sound = match trial::settle(cluster, launch) {
+                    Ok(()) => true,
+                    Err(Halt::Died(_) | Halt::Stuck(_)) => false,
+                    Err(halt) => return Err(halt.into()),
+                };
+            }
+            if !sound {
+                self.start(cluster, block, launch, &mut started)?;
+            }
+            // Its own stream of random numbers, so that a resumed run draws what it would have.
+            let mut rng = ChaCha8Rng::seed_from_u64(self.plan.plan.seed);
+            rng.set_stream(if number == 0 { u64::MAX - u64::from(block.block) } else { number });
+            let trial = Trial {
+                number,
+                cell: &block.cell,
+                variant: &block.variant,
+                block: block.block,
+                launch,
+                timeout: self.plan.timeout,
+            };
+            let progress = &mut *self.progress;
+            let mut stage = |stage| progress.stage(&block.cell, &block.variant, stage);
+            let ended = trial::conduct(cluster, &trial, &mut rng, &mut stage)?;
+            sound = ended.sound;
+            self.keep(cluster, number).map_err(Failure::Other)?;
+        }
+        cluster.stop()?;
+        cluster.record(Event::ClusterStopped {});
+        self.append(cluster).map_err(Failure::Other)
+    }
+
+    /// Starts a cluster and waits until it has settled; another one if it does not.
+    fn start(
+        &mut self,
+        cluster: &mut Cluster,
+        block: &Block,
+        launch: &Launch,
+        started: &mut u32,
+    ) -> Result<(), Failure> {
+        let mut failed = 0;
+        loop {
+            *started += 1;
+            self.progress.stage(&block.cell, &block.variant, "start");
+            // A name of its own: whatever is left of another cluster is refused.
+            let name =
+                format!("{}-{}-{}-{started}", self.dir.run(), std::process::id(), block.block);
+            let settled = cluster.start(launch, name).and_then(|()| trial::settle(cluster, launch));
+            match settled {
+                Ok(()) => break,
+                Err(Halt::Died(why) | Halt::Stuck(why)) => {
+                    failed += 1;
+                    if failed == STARTS {
+                        return Err(Failure::Other(anyhow::anyhow!(
+                            "{STARTS} clusters in a row did not settle for variant {}: {why}",
+                            block.variant
+                        )));
+                    }
+                }
+                Err(halt) => return Err(halt.into()),
+            }
+        }
+        cluster.record(Event::ClusterStarted {
+            cell: block.cell.clone(),
+            variant: block.variant.clone(),
+            block: block.block,
+            size: launch.size,
+        });
+        Ok(())
+    }
+
+    /// Writes down what a trial has left, before the next one begins.
+    fn keep(&mut self, cluster: &mut Cluster, number: u64) -> anyhow::Result<()> {
+        if number == 0 {
+            return self.append(cluster);
+        }
+        let records = cluster.take_records();
+        let row = measure::row(&self.plan.plan, &records)?;
+        self.dir.append_trial(&lines(&records)?, Some(&row))?;
+        self.done.insert(number);
+        self.progress.trial(&row);
+        Ok(())
+    }
+
+    fn append(&self, cluster: &mut Cluster) -> anyhow::Result<()> {
+        Ok(self.dir.append_trial(&lines(&cluster.take_records())?, None)?)
+    }
+}
+
+fn lines(records: &[sraft_events::Record]) -> anyhow::Result<Vec<String>> {
+    records.iter().map(|record| Ok(serde_json::to_string(record)?)).collect()
+}

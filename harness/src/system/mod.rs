@@ -1,0 +1,3 @@
+//! What is started on the hosts.
+
+pub(crate) mod sraft;

@@ -1,0 +1,265 @@
+//! The life of one trial, from a settled cluster to a settled cluster.
+
+use std::time::{Duration, Instant};
+
+use rand::{Rng, RngExt};
+use sraft_events::{Event, FaultAction, NodeId, Record, Source, Verdict};
+
+use crate::{
+    cluster::{Cluster, Halt},
+    fault::{self, Standing},
+    plan::Launch,
+    view::Leader,
+};
+
+/// How long a cluster may take to settle, after its start or after a trial.
+pub(crate) const SETTLED_WITHIN: Duration = Duration::from_secs(15);
+
+/// What is to be tried.
+#[derive(Debug)]
+pub(crate) struct Trial<'a> {
+    /// Its number in the plan; 0 for a warm-up.
+    pub(crate) number: u64,
+    pub(crate) cell: &'a str,
+    pub(crate) variant: &'a str,
+    pub(crate) block: u32,
+    pub(crate) launch: &'a Launch,
+    pub(crate) timeout: Duration,
+}
+
+/// What became of it.
+#[derive(Clone, Debug)]
+pub(crate) struct Ended {
+    verdict: Verdict,
+    reason: Option<String>,
+    restored: Option<u64>,
+    /// Whether the cluster can be used for another trial.
+    pub(crate) sound: bool,
+}
+
+/// Waits until a trial may begin.
+pub(crate) fn settle(cluster: &mut Cluster, launch: &Launch) -> Result<(), Halt> {
+    let deadline = Instant::now() + SETTLED_WITHIN;
+    let missing = |cluster: &Cluster| cluster.view().missing(launch.size, launch.sub_leaders);
+    let settled = cluster.wait(deadline, |view| {
+        view.missing(launch.size, launch.sub_leaders).is_none().then_some(())
+    })?;
+    match settled {
+        Some(()) => Ok(()),
+        None => Err(Halt::Stuck(format!(
+            "after {} s the cluster still waited for {}",
+            SETTLED_WITHIN.as_secs(),
+            missing(cluster).unwrap_or_default()
+        ))),
+    }
+}
+
+/// Conducts a trial on a settled cluster. The records of it, with `trial_started` first and
+/// `trial_ended` last, are the cluster's afterwards.
+pub(crate) fn conduct(
+    cluster: &mut Cluster,
+    trial: &Trial<'_>,
+    rng: &mut impl Rng,
+    stage: &mut dyn FnMut(&'static str),
+) -> Result<Ended, Halt> {
+    let Some(leader) = cluster.view().leader() else {
+        return Err(Halt::Stuck("the leader is gone".to_owned()));
+    };
+    let ranks = cluster.view().ranks().to_vec();
+    let standing = Standing {
+        leader: leader.node,
+        ranks: &ranks,
+        size: trial.launch.size,
+        sub_leaders: trial.launch.cell_sub_leaders,
+    };
+    let victims = fault::victims(trial.launch.fault.target, &standing, rng);
+    // A fault at a fixed distance from the last heartbeat would bias every figure by up to one
+    // heartbeat.
+    let phase = trial.launch.timing.heartbeat.mul_f64(rng.random());
+    cluster.record(Event::TrialStarted {
+        trial: trial.number,
+        warmup: trial.number == 0,
+        cell: trial.cell.to_owned(),
+        variant: trial.variant.to_owned(),
+        block: trial.block,
+        fault: trial.launch.fault.kind.to_string(),
+        target: trial.launch.fault.target.to_string(),
+        leader: leader.node,
+        term: leader.term,
+        ranks: ranks.clone(),
+        victims: victims.clone(),
+    });
+    let ended = match attempt(cluster, trial, leader, &ranks, &victims, phase, stage) {
+        Ok(ended) => ended,
+        Err(Halt::Died(why) | Halt::Stuck(why)) => Ended::invalid(why, false),
+        Err(halt) => return Err(halt),
+    };
+    let ended = match early_change(cluster.records()) {
+        Some(why) => Ended { sound: ended.sound, ..Ended::invalid(why, true) },
+        None => ended,
+    };
+    cluster.record(Event::TrialEnded {
+        trial: trial.number,
+        verdict: ended.verdict,
+        reason: ended.reason.clone(),
+        restored_mono_ns: ended.restored,
+    });
+    Ok(ended)
+}
+
+impl Ended {
+    fn invalid(reason: String, sound: bool) -> Ended {
+        Ended { verdict: Verdict::Invalid, reason: Some(reason), restored: None, sound }
+    }
+}
+
+fn attempt(
+    cluster: &mut Cluster,
+    trial: &Trial<'_>,
+    leader: Leader,
+    ranks: &[NodeId],
+    victims: &[NodeId],
+    phase: Duration,
+    stage: &mut dyn FnMut(&'static str),
+) -> Result<Ended, Halt> {
+    let size = trial.launch.size;
+    let ends = trial.launch.fault.kind.ends_processes();
+
+    cluster.pass(phase)?;
+    if cluster.view().leader() != Some(leader) {
+        return Ok(Ended::invalid("the leader changed before the fault".to_owned(), true));
+    }
+    if cluster.view().ranks() != ranks {
+        return Ok(Ended::invalid("the designation changed before the fault".to_owned(), true));
+    }
+
+    stage("fault");
+    cluster.fault(victims, trial.launch.fault.kind.action())?;
+    let struck_at = Instant::now();
+    let deadline = struck_at + trial.timeout;
+
+    stage("observe");
+    let (mut verdict, mut reason) = (Verdict::Ok, None);
+    if victims.contains(&leader.node) {
+        if cluster.wait(deadline, |view| view.successor(leader, size, victims))?.is_none() {
+            verdict = Verdict::Censored;
+            reason = Some(format!("no new leader was known to all within {:?}", trial.timeout));
+        }
+    } else {
+        // Nobody has to replace anybody: it is enough that the leader has noticed.
+        let pause = struck_at + trial.launch.fault.duration;
+        let noticed = if ends { deadline } else { pause };
+        cluster.wait(noticed, |view| {
+            victims.iter().all(|victim| !view.is_synced(*victim)).then_some(())
+        })?;
+    }
+    if ends {
+        let ended = cluster.wait(deadline.max(Instant::now() + A_MOMENT), |view| {
+            victims.iter().all(|victim| !view.is_up(*victim)).then_some(())
+        })?;
+        if ended.is_none() {
+            let why = format!("node {} did not end", fault::list(victims));
+            return Ok(Ended { verdict, reason: Some(why), restored: None, sound: false });
+        }
+    }
+
+    stage("heal");
+    if ends {
+        cluster.restart(victims)?;
+    } else {
+        // A pause lasts until there is a new leader, but at least as long as was asked for.
+        let pause = struck_at + trial.launch.fault.duration;
+        cluster.pass(pause.saturating_duration_since(Instant::now()))?;
+        cluster.fault(victims, FaultAction::Resume)?;
+    }
+    let (restored, sound) = match settle(cluster, trial.launch) {
+        Ok(()) => (Some(cluster.view().last_change()), true),
+        Err(Halt::Stuck(why)) => {
+            reason.get_or_insert(format!("not restored: {why}"));
+            (None, false)
+        }
+        Err(Halt::Died(why)) => {
+            reason.get_or_insert(format!("not restored: {why}"));
+            (None, false)
+        }
+        Err(halt) => return Err(halt),
+    };
+    Ok(Ended { verdict, reason, restored, sound })
+}
+
+/// For processes that have their signal already, but have not been seen to end.
+const A_MOMENT: Duration = Duration::from_secs(2);
+
+/// Whether the records tell of a change of leadership between the beginning of the trial and its
+/// fault: they may arrive too late for the fault to be called off.
+fn early_change(records: &[Record]) -> Option<String> {
+    let begun = records.iter().rev().find(|r| matches!(r.event, Event::TrialStarted { .. }))?;
+    let struck = records
+        .iter()
+        .filter(|r| r.mono_ns >= begun.mono_ns)
+        .filter(|r| matches!(r.event, Event::FaultApplied { .. }))
+        .map(|r| r.mono_ns)
+        .min()?;
+    let early = records.iter().find(|record| {
+        (begun.mono_ns..struck).contains(&record.mono_ns)
+            && matches!(record.event, Event::Elected { .. } | Event::SteppedDown { .. })
+    })?;
+    match &early.source {
+        Source::Node(node) => Some(format!("leadership changed before the fault, at node {node}")),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sraft_events::CampaignKind;
+
+    use super::*;
+
+    fn record(source: Source, mono_ns: u64, event: Event) -> Record {
+        Record { source, seq: 0, mono_ns, wall_ns: 0, event }
+    }
+
+    fn begun(at: u64) -> Record {
+        let event = Event::TrialStarted {
+            trial: 1,
+            warmup: false,
+            cell: String::new(),
+            variant: String::new(),
+            block: 1,
+            fault: String::new(),
+            target: String::new(),
+            leader: 1,
+            term: 1,
+            ranks: vec![],
+            victims: vec![1],
+        };
+        record(Source::Harness, at, event)
+    }
+
+    fn struck(at: u64) -> Record {
+        let event = Event::FaultApplied { node: 1, pid: 1, action: FaultAction::Kill };
+        record(Source::Agent("local".into()), at, event)
+    }
+
+    fn elected(at: u64) -> Record {
+        let campaign = CampaignKind::Election;
+        record(Source::Node(2), at, Event::Elected { term: 2, campaign, rank: None, votes: 2 })
+    }
+
+    #[test]
+    fn a_change_of_leadership_counts_as_early_by_its_stamp_not_by_its_arrival() {
+        // The election of the trial before, of this one before its fault, and after it.
+        assert_eq!(early_change(&[elected(5), begun(10), struck(20)]), None);
+        let said = early_change(&[begun(10), struck(20), elected(15)]).unwrap();
+        assert_eq!(said, "leadership changed before the fault, at node 2");
+        assert_eq!(early_change(&[begun(10), struck(20), elected(25)]), None);
+        assert_eq!(early_change(&[begun(10), elected(15)]), None, "nothing was struck");
+    }
+
+    #[test]
+    fn only_the_latest_trial_is_looked_at() {
+        let records = [begun(10), elected(12), struck(20), begun(30), struck(40), elected(50)];
+        assert_eq!(early_change(&records), None);
+    }
+}
