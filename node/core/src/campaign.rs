@@ -286,10 +286,11 @@ impl Node {
             outcome,
         });
         self.may_promote = false;
-        // Raft's candidate waits out its election timeout (5.2); a refusal does not shorten that.
+        // Raft's candidate waits out its election timeout (5.2); neither a refusal nor another
+        // candidate's higher term shortens or prolongs that.
         let waits_out = !pre_vote
             && campaign.kind == CampaignKind::Election
-            && outcome == CampaignOutcome::Refused;
+            && outcome != CampaignOutcome::TimedOut;
         if !waits_out {
             self.arm(self.config.timeout);
         }

@@ -154,7 +154,8 @@ impl Node {
             alarm: Alarm { at: now, evidence: Evidence::Silence },
             leader: None,
             heard: None,
-            led_term: 0,
+            // Perhaps that term had a leader, whose sub-leaders' terms are not to be taken.
+            led_term: restored.hard_state.term,
             designation: None,
             may_promote: false,
             stood_under: None,
