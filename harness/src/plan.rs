@@ -123,6 +123,7 @@ impl RunPlan {
             variants,
             settings,
             blocks: order(&strata, count, block, warmup, seed),
+            report: None,
         };
         Ok(RunPlan { plan, timeout: trials.timeout.0, launches })
     }

@@ -219,5 +219,6 @@ pub(crate) fn plan() -> Plan {
             warmup: 1,
             trials: vec![1, 2],
         }],
+        report: None,
     }
 }

@@ -6,7 +6,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use crate::{
-    results::{Block, Plan, PlannedVariant, RunDir, Setting},
+    results::{Block, Plan, PlannedVariant, RunDir, Setting, Wish},
     script::{Course, Script},
 };
 
@@ -22,6 +22,8 @@ pub(crate) struct Synthetic {
     pub(crate) block: usize,
     /// Only so many trials ran.
     pub(crate) stop_after: usize,
+    /// What the report is asked for.
+    pub(crate) wish: Option<Wish>,
 }
 
 /// Where a run is left, and for how long.
@@ -111,6 +113,7 @@ impl Synthetic {
                 .flat_map(|cell| self.variants.iter().map(move |model| setting(cell, model)))
                 .collect(),
             blocks,
+            report: self.wish.clone(),
         }
     }
 

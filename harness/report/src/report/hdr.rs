@@ -132,6 +132,7 @@ mod tests {
             count: 20,
             block: 10,
             stop_after: usize::MAX,
+            wish: None,
         };
         let (plan, script) = (run.plan(), run.script());
         let rows = crate::measure::rows(&plan, script.records());

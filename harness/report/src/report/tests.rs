@@ -14,6 +14,7 @@ fn synthetic(name: &'static str) -> Synthetic {
         count: 100,
         block: 10,
         stop_after: usize::MAX,
+        wish: None,
     }
 }
 

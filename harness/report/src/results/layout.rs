@@ -167,9 +167,18 @@ impl RunDir {
     /// Reads `plan.json`.
     ///
     /// # Errors
-    /// [`ResultsError::Io`], or [`ResultsError::Damaged`] if it is not a plan.
+    /// [`ResultsError::Io`], or [`ResultsError::Damaged`] if it is not a plan, or wishes for a
+    /// figure that cannot be.
     pub fn read_plan(&self) -> Result<Plan, ResultsError> {
-        self.read_json(PLAN)
+        let plan: Plan = self.read_json(PLAN)?;
+        if let Some(wish) = &plan.report {
+            let names = plan.variants.iter().map(|variant| variant.name.as_str());
+            wish.check(names).map_err(|error| ResultsError::Damaged {
+                path: self.results.join(PLAN),
+                error: error.to_string(),
+            })?;
+        }
+        Ok(plan)
     }
 
     /// Writes `experiment.toml`, the experiment as it was given.

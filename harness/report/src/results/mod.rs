@@ -5,10 +5,12 @@
 
 mod events;
 mod layout;
+mod wish;
 
 pub use events::{Events, TornTail};
 pub(crate) use layout::csv;
 pub use layout::{Resumed, RunDir, RunLock};
+pub use wish::{Published, Wish, WishError, WishedFigure};
 
 use std::path::PathBuf;
 
@@ -105,6 +107,9 @@ pub struct Plan {
     pub settings: Vec<Setting>,
     /// The blocks in the order in which they run.
     pub blocks: Vec<Block>,
+    /// What the experiment asks of its report, if anything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub report: Option<Wish>,
 }
 
 impl Plan {
