@@ -230,6 +230,7 @@ pub(crate) fn every_knob(timing: &Timing) -> TimingKnobs {
         sub_leader_ratio: Some(timing.sub_leader_ratio),
         rtt_alpha: Some(timing.rtt_alpha),
         detector: Some(timing.detector),
+        pre_vote: Some(timing.pre_vote),
         handover: Some(timing.handover),
     }
 }

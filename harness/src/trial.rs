@@ -103,6 +103,7 @@ pub(crate) fn conduct(
         verdict: ended.verdict,
         reason: ended.reason.clone(),
         restored_mono_ns: ended.restored,
+        messages: None,
     });
     Ok(ended)
 }

@@ -82,7 +82,13 @@ impl Script {
 
     pub(crate) fn end(self, trial: u64, ms: f64, verdict: Verdict) -> Script {
         let restored = (verdict == Verdict::Ok).then_some(ns(ms - 1.0));
-        let event = Event::TrialEnded { trial, verdict, reason: None, restored_mono_ns: restored };
+        let event = Event::TrialEnded {
+            trial,
+            verdict,
+            reason: None,
+            restored_mono_ns: restored,
+            messages: None,
+        };
         self.harness(ms, event)
     }
 

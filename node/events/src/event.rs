@@ -296,6 +296,10 @@ pub enum Event {
         reason: Option<String>,
         /// On the leader's clock: the record by which the cluster was whole again, nanoseconds.
         restored_mono_ns: Option<u64>,
+        /// Messages that all nodes sent from the fault until the new leader was ready; only where
+        /// somebody counts them, as the simulator does.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        messages: Option<u64>,
     },
     /// The cluster of a block has been stopped.
     ClusterStopped {},
