@@ -144,6 +144,22 @@ struct Bench {
 }
 
 impl Bench {
+    fn new(timing: Timing, protocol: Protocol, size: u64, seed: u64) -> Bench {
+        let members: Vec<NodeId> = (1..=size).collect();
+        let config = timing.lower(protocol, 1, &members).expect("presets are valid");
+        let disk = Restored::default();
+        Bench {
+            node: Node::new(config, disk.clone(), seed, Time::ZERO),
+            now: Time::ZERO,
+            disk,
+            writes: VecDeque::new(),
+            done: 0,
+            seen: HardState::default(),
+            applied: Vec::new(),
+            asked: None,
+        }
+    }
+
     fn feed(&mut self, from: NodeId, step: &Step) {
         if let Some(message) = self.message(step) {
             if !self.proves_a_violation(from, &message) {
@@ -326,19 +342,7 @@ proptest! {
         seed in any::<u64>(),
         steps in vec((2..8u64, step()), 0..150),
     ) {
-        let members: Vec<NodeId> = (1..=size).collect();
-        let config = preset.lower(protocol, 1, &members).unwrap();
-        let disk = Restored::default();
-        let mut bench = Bench {
-            node: Node::new(config, disk.clone(), seed, Time::ZERO),
-            now: Time::ZERO,
-            disk,
-            writes: VecDeque::new(),
-            done: 0,
-            seen: HardState::default(),
-            applied: Vec::new(),
-            asked: None,
-        };
+        let mut bench = Bench::new(preset, protocol, size, seed);
         for peer in 2..=size {
             let input = Input::PeerBack { peer, same_process: false };
             bench.node.handle(bench.now, input);
@@ -356,5 +360,18 @@ proptest! {
         }
         prop_assert_eq!(bench.disk.hard_state, bench.node.hard_state());
         prop_assert_eq!(&bench.disk.entries[..], bench.node.log().range(1, u64::MAX));
+    }
+}
+
+#[test]
+fn a_forwarded_command_that_no_append_can_carry_is_dropped() {
+    let mut bench = Bench::new(Timing::reference(), Protocol::SRaft, 3, 1);
+    bench.win();
+    assert_eq!(bench.node.status().role, Role::Leader);
+    let last = bench.node.log().last_index();
+    let limit = bench.node.config().max_append_bytes;
+    for (length, taken) in [(0, 0), (limit + 1, 0), (limit, 1)] {
+        bench.feed(2, &Step::Forward(vec![7; length]));
+        assert_eq!(bench.node.log().last_index(), last + taken, "{length} bytes");
     }
 }
