@@ -307,6 +307,8 @@ impl Node {
                 if follower.probing && match_index + 1 >= follower.next_index {
                     follower.probing = false;
                     follower.probe_sent = false;
+                    // Repeated probes: nobody may ever answer those that were lost.
+                    follower.inflight.clear();
                 }
                 follower.next_index = follower.next_index.max(follower.match_index + 1);
                 let caught_up = follower.match_index >= commit && !follower.probing;
