@@ -53,7 +53,7 @@ fn main() -> ExitCode {
         Command::Agent => sraft_agent::run().map(|()| ExitCode::SUCCESS).map_err(Into::into),
     };
     result.unwrap_or_else(|error| {
-        let _ = writeln!(io::stderr(), "error: {error:#}");
+        let _ = writeln!(io::stderr(), "error: {}", sraft_node::one_line(&error));
         ExitCode::FAILURE
     })
 }
@@ -79,7 +79,9 @@ fn report(args: &ReportArgs) -> anyhow::Result<ExitCode> {
 
 /// Derives everything and shows the closing table.
 fn conclude(dir: &RunDir, json: bool) -> anyhow::Result<()> {
-    let summary = sraft_report::report::build(dir).context("cannot make the report")?;
+    let summary = sraft_report::report::build(dir).with_context(|| {
+        format!("cannot make the report (`sraft report {}` tries again)", dir.results().display())
+    })?;
     match json {
         true => say(&(serde_json::to_string_pretty(&summary)? + "\n")),
         false => say(&format!("{summary}\n")),

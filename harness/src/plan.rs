@@ -9,7 +9,7 @@ mod tests;
 
 pub(crate) use describe::describe;
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, ops::RangeInclusive, time::Duration};
 
 use rand::{SeedableRng, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
@@ -20,6 +20,16 @@ use crate::{
     experiment::{Experiment, File, Refused},
     fault::{Kind, Target},
 };
+
+/// Most trials of a run: two days and nights of work, and more than its report could show.
+const MOST_TRIALS: u32 = 1_000_000;
+
+/// What a trial may be given. Below, nothing could come of it but time-outs.
+const TIMEOUTS: RangeInclusive<Duration> =
+    Duration::from_millis(10)..=Duration::from_secs(24 * 60 * 60);
+
+/// Longest name: names of files are made of it, and these have 255 bytes at most.
+const LONGEST_NAME: usize = 64;
 
 /// Everything that a run needs to know.
 #[derive(Clone, Debug)]
@@ -75,9 +85,11 @@ impl RunPlan {
         let variants = variants(file, given)?;
         let trials = &given.trials;
         let positive = |key, value: i64, least: i64| {
-            u32::try_from(value).ok().filter(|_| value >= least).ok_or_else(|| {
-                let message =
-                    format!("trials.{key} is {value}; write a number from {least} to {}", u32::MAX);
+            let fits = (least..=i64::from(MOST_TRIALS)).contains(&value);
+            u32::try_from(value).ok().filter(|_| fits).ok_or_else(|| {
+                let message = format!(
+                    "trials.{key} is {value}; write a number from {least} to {MOST_TRIALS}"
+                );
                 file.refuse(&["trials", key], message)
             })
         };
@@ -87,10 +99,13 @@ impl RunPlan {
         };
         let warmup = positive("warmup", trials.warmup, 0)?;
         let block = positive("block", trials.block, 1)?;
-        if trials.timeout.0.is_zero() {
-            return Err(
-                file.refuse(&["trials", "timeout"], "trials.timeout is zero; write 10s, say")
+        if !TIMEOUTS.contains(&trials.timeout.0) {
+            let (least, most) = (Span(*TIMEOUTS.start()), Span(*TIMEOUTS.end()));
+            let message = format!(
+                "trials.timeout is {}; write a duration from {least} to {most}, such as 10s",
+                trials.timeout
             );
+            return Err(file.refuse(&["trials", "timeout"], message));
         }
         let seed = match overrides.seed {
             Some(seed) => seed,
@@ -108,6 +123,15 @@ impl RunPlan {
                 settings.push(setting(&cell.name, &variant, &launch));
                 launches.insert((cell.name.clone(), variant), launch);
             }
+        }
+        let all = settings.len() as u64 * (u64::from(count) + u64::from(warmup));
+        if all > u64::from(MOST_TRIALS) {
+            let message = format!(
+                "{count} trials and {warmup} warm-ups for each of {} variants and cells are {all}, \
+                 more than {MOST_TRIALS}; lower trials.count or --trials, or divide the experiment",
+                settings.len()
+            );
+            return Err(file.refuse(&["trials", "count"], message));
         }
         let cells: Vec<String> = cells.into_iter().map(|cell| cell.name).collect();
         let strata: Vec<(String, String)> =
@@ -138,12 +162,14 @@ fn file_name(file: &File, keys: &[&str], name: &str) -> Result<(), Refused> {
 
 /// What [`fits_file_name`] asks for.
 pub(crate) const FILE_NAME_RULE: &str =
-    "use letters, digits, `.`, `_` and `-`, and do not begin with a dot";
+    "use up to 64 letters, digits, `.`, `_` and `-`, and begin with neither a dot nor a dash";
 
 /// Whether a name can be part of a file's name anywhere.
 pub(crate) fn fits_file_name(name: &str) -> bool {
     let fits = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
-    !name.is_empty() && !name.starts_with('.') && name.chars().all(fits)
+    (1..=LONGEST_NAME).contains(&name.len())
+        && !name.starts_with(['.', '-'])
+        && name.chars().all(fits)
 }
 
 /// Refuses what only other backends, or later versions, can do.

@@ -70,6 +70,10 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     let result = session.work(&mut cluster);
     progress.finish();
     drop(cluster); // every process is gone, before anything is computed
+    if !args.keep {
+        // The agent has removed it, unless somebody has killed the agent.
+        let _ = std::fs::remove_dir_all(&work);
+    }
     let end = match &result {
         Ok(()) => "complete",
         Err(Failure::Halt(Halt::Interrupted)) => "interrupted",
@@ -84,7 +88,7 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     let reported = crate::conclude(&dir, args.json);
     drop(lock);
     if let (Err(_), Err(error)) = (&result, &reported) {
-        progress.note(&format!("error: {error:#}"));
+        progress.note(&format!("error: {}", sraft_node::one_line(error)));
     }
     match result {
         Ok(()) => reported.map(|()| ExitCode::SUCCESS),

@@ -16,6 +16,12 @@ const FASTEST: u32 = 100_000;
 /// Largest cluster: each node is a process of this machine.
 const LARGEST: i64 = 99;
 
+/// Most cells of a matrix: each has figures and files of its own.
+const MOST_CELLS: usize = 200;
+
+/// Longest name of a cell: names of files are made of it and of a variant's name.
+const LONGEST_NAME: usize = 150;
+
 /// What a matrix may vary, besides the timing.
 const VARIED: &[&str] = &["cluster.size", "workload.rate", "fault.target"];
 
@@ -58,6 +64,13 @@ pub(super) fn cells(file: &File, given: &Experiment) -> Result<Vec<Cell>, Refuse
         let values = values.as_array().filter(|values| !values.is_empty()).ok_or_else(|| {
             refuse(format!("`{path}` needs an array with one value at least, such as [3, 5]"))
         })?;
+        let product = combinations.len() * values.len();
+        if product > MOST_CELLS {
+            return Err(refuse(format!(
+                "with `{path}` the matrix has {product} cells, more than {MOST_CELLS}; list fewer \
+                 values, or divide the experiment"
+            )));
+        }
         combinations = combinations
             .iter()
             .flat_map(|before| {
@@ -75,6 +88,13 @@ pub(super) fn cells(file: &File, given: &Experiment) -> Result<Vec<Cell>, Refuse
         let first = paths.first().cloned().unwrap_or_default();
         if cells.iter().any(|cell| cell.name == name) {
             let message = format!("the matrix holds {name} twice; list every value once");
+            return Err(file.refuse(&["matrix", &first], message));
+        }
+        if name.len() > LONGEST_NAME {
+            let message = format!(
+                "{name} is too long for the names of files; vary fewer things at once, {LONGEST_NAME} \
+                 letters have room"
+            );
             return Err(file.refuse(&["matrix", &first], message));
         }
         let experiment = file.with(&values).map_err(|why| {
@@ -191,6 +211,11 @@ fn fault(file: &File, cell: &Cell) -> Result<Fault, Refused> {
             return refuse(format!(
                 "fault.duration says how long a pause lasts, and {kind} has no end; remove it"
             ));
+        }
+        Some(duration) if duration.0.is_zero() => {
+            return refuse(
+                "fault.duration is zero: nothing would happen; write 1s, say".to_owned(),
+            );
         }
         Some(duration) if duration.0 >= timeout.0 => {
             return refuse(format!(
