@@ -4,7 +4,10 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use sraft_core::{Protocol, Span, TimingKnobs};
+use sraft_report::results::Wish;
 use toml::de::{DeTable, DeValue};
+
+use crate::simulate::Sim;
 
 /// The file, field by field. Numbers are signed so that a negative one gets a proper answer.
 #[derive(Clone, Debug, Deserialize)]
@@ -20,6 +23,8 @@ pub(crate) struct Experiment {
     pub(crate) workload: Workload,
     pub(crate) fault: Fault,
     pub(crate) trials: Trials,
+    pub(crate) sim: Option<Sim>,
+    pub(crate) report: Option<Wish>,
     #[serde(default, rename = "variant")]
     pub(crate) variants: Vec<Variant>,
     #[serde(default)]

@@ -10,6 +10,7 @@
 //! fault        what is done to whom
 //! host         how an agent is reached
 //! system       what agents start
+//! simulate     the same plan, with a simulator in the place of agent and cluster
 //! progress     what the user sees meanwhile
 //! ```
 //!
@@ -25,6 +26,7 @@ mod manifest;
 mod plan;
 mod progress;
 mod run;
+mod simulate;
 mod system;
 mod trial;
 mod view;
@@ -49,6 +51,7 @@ fn main() -> ExitCode {
         Command::Run(args) => run::run(&args),
         Command::Plan(args) => plan(&args),
         Command::Report(args) => report(&args),
+        Command::Sim(command) => simulate::swarm(&command),
         Command::Node(args) => return sraft_node::exit_code(sraft_node::run(*args)),
         Command::Agent => sraft_agent::run().map(|()| ExitCode::SUCCESS).map_err(Into::into),
     };

@@ -19,6 +19,7 @@ use sraft_report::results::{Block, Plan, PlannedVariant, Setting};
 use crate::{
     experiment::{Experiment, File, Refused},
     fault::{Kind, Target},
+    simulate::Sim,
 };
 
 /// Most trials of a run: two days and nights of work, and more than its report could show.
@@ -37,7 +38,17 @@ pub(crate) struct RunPlan {
     /// The part that is written to `plan.json`.
     pub(crate) plan: Plan,
     pub(crate) timeout: Duration,
+    pub(crate) backend: Backend,
     launches: BTreeMap<(String, String), Launch>,
+}
+
+/// What runs the nodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Backend {
+    /// Processes of this machine.
+    Local,
+    /// A simulator within this program.
+    Sim,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,6 +72,8 @@ pub(crate) struct Launch {
     pub(crate) cell_sub_leaders: u32,
     /// Increments per second that the leader proposes.
     pub(crate) rate: u32,
+    /// The surroundings, if they are simulated.
+    pub(crate) sim: Option<Sim>,
 }
 
 /// What the command line changes.
@@ -81,8 +94,12 @@ impl RunPlan {
     pub(crate) fn new(file: &File, overrides: Overrides) -> Result<RunPlan, Refused> {
         let given = &file.experiment;
         file_name(file, &["name"], &given.name)?;
-        check_backend(file, given)?;
+        let backend = backend(file, given)?;
         let variants = variants(file, given)?;
+        if let Some(wish) = &given.report {
+            let names = variants.iter().map(|variant| variant.name.as_str());
+            wish.check(names).map_err(|why| file.refuse(&["report"], why.to_string()))?;
+        }
         let trials = &given.trials;
         let positive = |key, value: i64, least: i64| {
             let fits = (least..=i64::from(MOST_TRIALS)).contains(&value);
@@ -119,7 +136,7 @@ impl RunPlan {
         let mut launches = BTreeMap::new();
         let cells = cells::cells(file, given)?;
         for cell in &cells {
-            for (variant, launch) in cells::lower(file, cell)? {
+            for (variant, launch) in cells::lower(file, cell, backend)? {
                 settings.push(setting(&cell.name, &variant, &launch));
                 launches.insert((cell.name.clone(), variant), launch);
             }
@@ -147,9 +164,9 @@ impl RunPlan {
             variants,
             settings,
             blocks: order(&strata, count, block, warmup, seed),
-            report: None,
+            report: given.report.clone(),
         };
-        Ok(RunPlan { plan, timeout: trials.timeout.0, launches })
+        Ok(RunPlan { plan, timeout: trials.timeout.0, backend, launches })
     }
 }
 
@@ -173,23 +190,28 @@ pub(crate) fn fits_file_name(name: &str) -> bool {
 }
 
 /// Refuses what only other backends, or later versions, can do.
-fn check_backend(file: &File, given: &Experiment) -> Result<(), Refused> {
-    let backend = given.cluster.backend.as_str();
-    let message = match backend {
-        "local" => None,
-        "ssh" | "sim" => Some(format!("this version has no {backend} backend")),
-        _ => Some(format!("there is no backend `{backend}`")),
+fn backend(file: &File, given: &Experiment) -> Result<Backend, Refused> {
+    let refuse = |message: String| {
+        let message = format!("{message}; write backend = \"local\" or \"sim\"");
+        Err(file.refuse(&["cluster", "backend"], message))
     };
-    if let Some(message) = message {
-        let message = format!("{message}; write backend = \"local\"");
-        return Err(file.refuse(&["cluster", "backend"], message));
+    let backend = match given.cluster.backend.as_str() {
+        "local" => Backend::Local,
+        "sim" => Backend::Sim,
+        "ssh" => return refuse("this version has no ssh backend".to_owned()),
+        other => return refuse(format!("there is no backend `{other}`")),
+    };
+    if backend != Backend::Sim && given.sim.is_some() {
+        let message = "[sim] says what is simulated, and backend = \"local\" simulates nothing; \
+                       remove it, or write backend = \"sim\"";
+        return Err(file.refuse(&["sim"], message));
     }
     if given.workload.value_size.is_some() {
         let message = "workload.value_size is not offered yet: the workload increments a counter, \
                        whose size is fixed; remove it";
         return Err(file.refuse(&["workload", "value_size"], message));
     }
-    Ok(())
+    Ok(backend)
 }
 
 fn variants(file: &File, given: &Experiment) -> Result<Vec<PlannedVariant>, Refused> {
@@ -231,6 +253,9 @@ fn setting(cell: &str, variant: &str, launch: &Launch) -> Setting {
     });
     if launch.rate > 0 {
         node["workload_rate"] = launch.rate.into();
+    }
+    if let Some(sim) = &launch.sim {
+        node["sim"] = serde_json::to_value(sim).expect("plain data can be written as JSON");
     }
     Setting {
         cell: cell.to_owned(),

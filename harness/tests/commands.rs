@@ -57,6 +57,7 @@ fn help_names_every_command_and_option() {
       run     Run an experiment: figures, tables and a report come out
       plan    Say what an experiment would run, and how long that takes
       report  Derive everything from the records of a run again
+      sim     Look for broken invariants in simulated clusters under random faults
       node    Run one consensus node
       help    Print this message or the help of the given subcommand(s)
 

@@ -348,3 +348,97 @@ fn sub_leaders_that_do_not_exist_cannot_be_struck() {
     let none = GOOD.split("[[variant]]").next().unwrap();
     insta::assert_snapshot!(plan(none).unwrap_err(), @r#"x.toml: there is no [[variant]]; add one with a name and protocol = "raft" or "s-raft""#);
 }
+
+/// A good experiment for the simulator.
+fn simulated() -> String {
+    GOOD.replace("size = 5\n", "size = 5\nbackend = \"sim\"\n")
+        .replace("[fault]", "[sim]\nlatency = \"1ms-2ms\"\n[fault]")
+}
+
+#[test]
+fn a_simulated_cluster_is_planned_with_its_surroundings() {
+    let text = simulated().replace("size = 5", "size = 101")
+        + "[matrix]\n\"sim.latency\" = [\"1ms\", { median = \"2ms\", sigma = 0.3 }, [\"1ms\", \"3ms\"]]\n";
+    let run = plan(&text).unwrap();
+    assert_eq!(run.backend, Backend::Sim);
+    let latencies: Vec<&serde_json::Value> =
+        run.plan.settings.iter().step_by(2).map(|s| &s.node["sim"]["latency"]).collect();
+    insta::assert_snapshot!(
+        serde_json::to_string(&latencies).unwrap(),
+        @r#"["1ms",{"median":"2ms","sigma":0.3},["1ms","3ms"]]"#
+    );
+    assert_eq!(plan(GOOD).unwrap().backend, Backend::Local);
+}
+
+#[test]
+fn impossible_surroundings_are_refused_with_their_line_and_the_remedy() {
+    let regions = "regions = { here = [1, 2], there = [3, 4, 5] }";
+    let cases = [
+        "latency = \"-1ms\"",
+        "latency = \"3ms-1ms\"",
+        "latency = \"1h\"",
+        "latency = 5",
+        "latency = []",
+        "latency = { median = \"1ms\", sigma = -1.0 }",
+        "latency = { mean = \"1ms\" }",
+        "write = \"soon\"",
+        "loss = 1.5",
+        "duplication = -0.1",
+        "reordering = 3",
+        "jitter = \"1ms\"",
+        "clock_error = 1000000",
+        "laggards = 4",
+        "laggards = -1",
+        "crash_phase = 0.5",
+        "heartbeats_synchronised = true\ncrash_phase = 1.5",
+        "heartbeats_synchronised = true\ncrash_phase = \"late\"",
+        "stagger = \"1day\"",
+        "leader = 6",
+        "leader = \"mars\"",
+        "link = [{ from = 1, to = 9, latency = \"1ms\" }]",
+        "link = [{ from = 1, to = 1, latency = \"1ms\" }]",
+        "cut = [{ from = [1], to = [0] }]",
+        "cut = [{ from = [1], to = [] }]",
+        "cut = [{ from = [1, 2], to = [2, 3] }]",
+        "regions = { here = [1, 2], there = [3, 4, 6] }",
+        "regions = { here = [1, 2], there = [2, 3, 4, 5] }",
+        "regions = { here = [1, 2], there = [3, 4] }",
+        regions,
+        &format!("{regions}\nround_trip = {{ here = {{ elsewhere = \"80ms\" }} }}"),
+        &format!(
+            "{regions}\nround_trip = {{ here = {{ there = \"80ms\" }}, there = {{ here = \"8ms\" }} }}"
+        ),
+    ];
+    let refusal = |by: &str| {
+        let text = simulated().replace("latency = \"1ms-2ms\"", by);
+        plan(&text).expect_err(by).to_string()
+    };
+    let mut said: String = cases
+        .iter()
+        .map(|by| format!("{}\n{}\n\n", by.replace('\n', " / "), refusal(by)))
+        .collect();
+    for (what, text) in [
+        ("[sim] of processes", GOOD.replace("[fault]", "[sim]\nloss = 0.1\n[fault]")),
+        ("workload", simulated().replace("[sim]", "[workload]\nrate = 5\n[sim]")),
+        ("stop", simulated().replace("\"kill\"\nt", "\"stop\"\nt")),
+        ("isolated processes", GOOD.replace("\"kill\"\nt", "\"isolate\"\nt")),
+        ("size", simulated().replace("size = 5", "size = 102")),
+        ("matrix", simulated() + "[matrix]\n\"sim.loss\" = [0.1, 2.0]\n"),
+        ("matrix of processes", GOOD.to_owned() + "[matrix]\n\"sim.loss\" = [0.1, 2.0]\n"),
+        ("report", GOOD.to_owned() + "[report]\nfigure = \"announced\"\npanels = [[\"paxos\"]]\n"),
+    ] {
+        let refused = plan(&text).expect_err(what);
+        said += &format!("{what}\n{refused}\n\n");
+    }
+    insta::assert_snapshot!(said, @"");
+}
+
+#[test]
+fn the_simulated_experiments_can_be_planned() {
+    for name in ["raft-fig16", "scale", "wan"] {
+        let path = format!("{}/../experiments/{name}.toml", env!("CARGO_MANIFEST_DIR"));
+        let file = File::read(Path::new(&path)).unwrap();
+        let run = RunPlan::new(&file, Overrides::default()).unwrap();
+        assert_eq!((run.plan.experiment.as_str(), run.backend), (name, Backend::Sim));
+    }
+}
