@@ -242,10 +242,17 @@ impl Comparison {
                      {medians}{difference}{why}"
                 )
             }
-            Finding::AaHolds => format!(
-                "A/A holds: {a} and {b} run with the same settings and show no difference: \
-                 {medians}{difference}"
-            ),
+            Finding::AaHolds => {
+                let doubt = if self.excludes_zero() {
+                    " (the interval alone would show one, but not the rank test)"
+                } else {
+                    ""
+                };
+                format!(
+                    "A/A holds: {a} and {b} run with the same settings and show no difference: \
+                     {medians}{difference}{doubt}"
+                )
+            }
             Finding::AaFailed => format!(
                 "A/A FAILED: {a} and {b} run with the same settings and differ: the machine \
                  drifts, no winner is called: {medians}{difference}"
