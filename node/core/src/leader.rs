@@ -173,8 +173,10 @@ impl Node {
         let connected = self.connected[&peer];
         let State::Leader(leadership) = &mut self.state else { return false };
         let follower = leadership.followers.get_mut(&peer).expect("every peer is a follower");
+        // With a probe on its way a heartbeat goes without entries: it asks the same question, and
+        // a follower that does not answer is not sent the log again and again.
         let window = if follower.probing {
-            heartbeat || !follower.probe_sent
+            !follower.probe_sent
         } else {
             follower.inflight.len() < self.config.max_inflight
         };
