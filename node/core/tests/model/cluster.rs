@@ -318,7 +318,17 @@ impl State {
     /// Brings the state into the one form that equal states share.
     pub(crate) fn seal(&mut self) {
         let members = &self.members;
-        self.flights.retain(|flight| !flight.spent(members[slot(flight.to)].disk.hard_state.term));
+        self.flights.retain(|flight| {
+            let Member { node, disk, digest } = &members[slot(flight.to)];
+            let spent = flight.spent(disk.hard_state.term);
+            if spent && cfg!(debug_assertions) {
+                let mut node = node.as_ref().clone();
+                node.handle(Time::ZERO, flight.arrival());
+                let deaf = Member::new(node, Arc::clone(disk)).digest == *digest;
+                assert!(deaf, "{:?} was thought to have no effect", flight.message);
+            }
+            !spent
+        });
         self.flights.sort_unstable_by_key(|flight| flight.digest);
         let mut hasher = DefaultHasher::new();
         self.members.iter().for_each(|member| hasher.write_u64(member.digest));
