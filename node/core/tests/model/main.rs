@@ -128,13 +128,6 @@ fn at_length_two_s_raft_campaigns() {
 
 #[test]
 #[ignore = "minutes and gigabytes; for a release build"]
-fn at_length_two_s_raft_campaigns_and_a_crash() {
-    let budget = Budget { suspicions: 2, crashes: 1, ..BUDGET };
-    check_at_length(Bounds { instant_disk: true, budget, ..S_RAFT });
-}
-
-#[test]
-#[ignore = "minutes and gigabytes; for a release build"]
 fn at_length_s_raft_with_a_command() {
     check_at_length(Bounds { budget: Budget { proposals: 1, ..BUDGET }, ..S_RAFT });
 }
