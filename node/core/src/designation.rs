@@ -6,7 +6,7 @@ use sraft_events::{DesignationReason, Event, NodeId, Term};
 use crate::{Node, node::State};
 
 /// A leader's list of those who are to replace it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Designation {
     /// The term of the leader that made it.
     pub term: Term,
