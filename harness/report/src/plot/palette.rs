@@ -29,3 +29,34 @@ pub(super) fn colors(plan: &Plan) -> Vec<RGBColor> {
     }
     taken
 }
+
+/// The colour of each line of each panel. A name keeps its colour from panel to panel where that
+/// is still free; within a panel colours differ up to eight lines.
+pub(super) fn panels(panels: &[Vec<String>]) -> Vec<Vec<RGBColor>> {
+    let any = [VERMILLION, GREEN, PURPLE, ORANGE, SKY, BLACK, GREY, BLUE];
+    let mut known: Vec<(&str, RGBColor)> = Vec::new();
+    let mut all = Vec::new();
+    for names in panels {
+        let mut taken: Vec<Option<RGBColor>> = vec![None; names.len()];
+        for (at, name) in names.iter().enumerate() {
+            let before = known.iter().find(|other| other.0 == name).map(|other| other.1);
+            let own = before.or(name.starts_with("s-raft").then_some(BLUE));
+            taken[at] = own.filter(|color| !taken.contains(&Some(*color)));
+        }
+        for (at, name) in names.iter().enumerate() {
+            if taken[at].is_none() {
+                let free = any.into_iter().find(|color| !taken.contains(&Some(*color)));
+                taken[at] = Some(free.unwrap_or(any[at % any.len()]));
+            }
+            known.extend(taken[at].map(|color| (name.as_str(), color)));
+        }
+        all.push(taken.into_iter().flatten().collect());
+    }
+    all
+}
+
+/// Whether the colour of the variant at this position is its own; variants that share one are
+/// dashed.
+pub(super) fn is_own(index: usize) -> bool {
+    index < 8
+}

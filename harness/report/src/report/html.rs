@@ -100,7 +100,12 @@ fn caption(name: &str) -> &'static str {
         "trials_over_time" => {
             "Columns leaderless_us, verdict and block, in the order of started_at."
         }
-        _ => "Column leaderless_us by cell.",
+        "announced_panels" => {
+            "Column announced_us of the trials that count; the published lines are percentiles that \
+             the program holds."
+        }
+        "ecdf_by_cell" => "The column that the run is about, one field per cell.",
+        _ => "Medians by cell of the column that the run is about, and of messages if counted.",
     }
 }
 
@@ -122,6 +127,9 @@ fn table_of(html: &mut String, table: &tables::Table) {
     html.push_str("</table></div>\n");
 }
 
+/// Most trials that are listed with their reason.
+const FLAGGED: usize = 200;
+
 /// Every trial that is not `ok`, with its reason.
 fn flagged(html: &mut String, rows: &[TrialRow]) {
     let odd = || rows.iter().filter(|row| !row.reason.is_empty() || !is_ok(row));
@@ -133,7 +141,7 @@ fn flagged(html: &mut String, rows: &[TrialRow]) {
               ones are out of the statistics</p>\n<div class=\"scroll\"><table>\n<tr><th>trial</th>\
               <th class=\"text\">variant</th><th class=\"text\">verdict</th>\
               <th>leaderless (µs)</th><th class=\"text\">reason</th></tr>\n";
-    for row in odd() {
+    for row in odd().take(FLAGGED) {
         let variant = [row.cell.as_str(), row.variant.as_str()].join(" ");
         let _ = writeln!(
             html,
@@ -147,6 +155,10 @@ fn flagged(html: &mut String, rows: &[TrialRow]) {
         );
     }
     *html += "</table></div>\n";
+    let more = odd().count().saturating_sub(FLAGGED);
+    if more > 0 {
+        let _ = writeln!(html, "<p class=\"source\">and {more} more in trials.csv</p>");
+    }
 }
 
 fn is_ok(row: &TrialRow) -> bool {
