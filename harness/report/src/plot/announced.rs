@@ -18,8 +18,8 @@ use crate::{
 
 const LEFT: i32 = 150;
 /// The field ends here; the list of lines stands on its right.
-const RIGHT: i32 = 1130;
-const LIST: i32 = 1160;
+const RIGHT: i32 = 1110;
+const LIST: i32 = 1150;
 const TOP: i32 = 150;
 const BODY: i32 = 560;
 const PITCH: i32 = BODY + 150;
@@ -73,7 +73,8 @@ impl Panel {
         }
         let mut drawn: Vec<Vec<(i32, i32)>> = Vec::new();
         for (shape, curve) in self.curves.iter().enumerate() {
-            let points = curve.points(x, |waiting| y.at(1.0 - waiting));
+            // Before its first trial a line would only cover the axis.
+            let points = curve.points(x, |waiting| y.at(1.0 - waiting)).split_off(1);
             canvas.line(&points, curve.color, 3)?;
             for mark in MARKS {
                 let share = mark + 0.018 * (shape as f64 - 3.0);
@@ -84,7 +85,7 @@ impl Panel {
             drawn.push(points);
         }
         drawn.extend(self.published.iter().flatten().map(|line| self.theirs(line)));
-        let places = direct_labels(&self.curves, &drawn, x, y, RIGHT);
+        let places = direct_labels(&self.curves, &drawn, (x, y), (LEFT, RIGHT), 0);
         for (curve, place) in self.curves.iter().zip(places) {
             let Some((left, middle)) = place else { continue };
             let pen = Pen::new(SMALL, INK).bold();
@@ -130,19 +131,14 @@ impl Panel {
             canvas.line(&[(LIST, y), (LIST + 54, y)], curve.color, 3)?;
             canvas.marker((LIST + 27, y), at, 8, curve.color)?;
             let (name, told) = (Pen::new(SMALL, INK).bold(), Pen::new(SMALL, FAINT));
-            let ours = match curve.median {
-                Some(median) => format!("{} ms", ms(median)),
-                None => "unknown".into(),
-            };
+            let ours = curve.median.map_or("unknown".into(), ms);
             let line = self.published[at].and_then(|line| line.quantile(0.5));
-            let theirs = line.map(|line| format!(" (published {})", ms(line))).unwrap_or_default();
-            let text = format!("median {ours}{theirs}");
+            let theirs = line.map(|line| format!(", published {}", ms(line))).unwrap_or_default();
+            let text = format!("median {ours}{theirs} ms");
             let room = WIDTH - LIST - 66 - 12;
-            if pitch < ENTRY {
-                // Too many for two lines each: the name stands alone.
-                canvas.text(name, LIST + 66, y, &name.fit(&curve.name, room))?;
-            } else {
-                canvas.text(name, LIST + 66, y, &name.fit(&curve.name, room))?;
+            canvas.text(name, LIST + 66, y, &name.fit(&curve.name, room))?;
+            // Too many for two lines each: the names stand alone.
+            if pitch == ENTRY {
                 canvas.text(told, LIST + 66, y + 28, &told.fit(&text, room))?;
             }
         }

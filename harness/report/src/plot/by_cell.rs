@@ -164,7 +164,7 @@ impl Field<'_> {
     fn apart(&self) -> i32 {
         match &self.cells.scale {
             Some(_) => DODGE,
-            None => (self.width() * 6 / 10 / self.variants.max(1)).clamp(8, 110),
+            None => (self.width() * 7 / 10 / self.variants.max(1)).clamp(8, 130),
         }
     }
 
@@ -224,10 +224,13 @@ impl Field<'_> {
                     canvas.line(&[(x - 8, y.at(end)), (x + 8, y.at(end))], *color, 3)?;
                 }
                 canvas.marker((self.x(p), y.at(p.median)), variant, 9, *color)?;
-                // Numbers only where they have room on the right of their mark.
-                let (pen, text) = (Pen::new(SMALL, INK), (panel.shown)(p.median));
-                if self.names.is_none() && self.apart() >= pen.width(&text) + 26 {
-                    canvas.text(pen, self.x(p) + 14, y.at(p.median) - 20, &text)?;
+                // Numbers only where they have room above their mark.
+                let pen = Pen::new(SMALL, INK).align(Align::Middle);
+                let text = (panel.shown)(p.median);
+                if self.names.is_none() && self.apart() >= pen.width(&text) + 4 {
+                    let highest = p.interval.high.unwrap_or(p.median).max(p.median);
+                    let above = (y.at(highest) - 18).min(y.at(p.median) - 26);
+                    canvas.text(pen, self.x(p), above, &text)?;
                 }
             }
         }

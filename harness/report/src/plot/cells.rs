@@ -57,12 +57,16 @@ impl Scale {
     }
 }
 
-/// `cluster.size=3`, `cluster.size=5` -> `cluster.size` and `3`, `5`.
+/// `a=3,b=5`, `a=3,b=7` -> `a, b` and `3, 5`, `3, 7`.
 fn names(cells: &[String]) -> (String, Vec<String>) {
-    let split: Option<Vec<(&str, &str)>> = cells.iter().map(|cell| cell.split_once('=')).collect();
-    match split {
-        Some(pairs) if pairs.iter().all(|p| p.0 == pairs[0].0 && !p.1.contains('=')) => {
-            (pairs[0].0.to_owned(), pairs.iter().map(|p| p.1.to_owned()).collect())
+    let split = |cell: &String| -> Option<(Vec<String>, Vec<String>)> {
+        let parts = cell.split(',').map(|part| part.split_once('='));
+        let pairs: Vec<(&str, &str)> = parts.collect::<Option<_>>()?;
+        Some(pairs.into_iter().map(|(key, name)| (key.to_owned(), name.to_owned())).unzip())
+    };
+    match cells.iter().map(split).collect::<Option<Vec<_>>>() {
+        Some(split) if !split.is_empty() && split.iter().all(|cell| cell.0 == split[0].0) => {
+            (split[0].0.join(", "), split.iter().map(|cell| cell.1.join(", ")).collect())
         }
         _ => ("cell".to_owned(), cells.to_vec()),
     }
@@ -91,6 +95,9 @@ mod tests {
         let words = of(&["leader.region=eu-west-1", "leader.region=us-east-1"]);
         assert!(words.scale.is_none() && !words.ordered);
         let two = of(&["a=1,b=2", "a=1,b=3"]);
-        assert_eq!((two.key.as_str(), two.scale.is_none()), ("cell", true));
+        assert_eq!((two.key.as_str(), two.scale.is_none()), ("a, b", true));
+        assert_eq!(two.names, ["1, 2", "1, 3"]);
+        let unlike = of(&["a=1", "b=1"]);
+        assert_eq!((unlike.key.as_str(), unlike.names[1].as_str()), ("cell", "b=1"));
     }
 }

@@ -85,29 +85,34 @@ fn corners(points: &[(i32, i32)]) -> Vec<(i32, i32)> {
     kept
 }
 
-/// For each curve a place beside it where its name touches no drawn line and no other name, if
-/// there is one; nothing reaches beyond `right`.
+/// For each curve a place beside it where its name (with `extra` pixels before it) touches no drawn
+/// line and no other name, if there is one: the left end and the middle. Nothing reaches beyond
+/// `left` and `right`.
 pub(super) fn direct_labels(
     curves: &[Curve],
     drawn: &[Vec<(i32, i32)>],
-    x: &Axis,
-    y: &Axis,
-    right: i32,
+    (x, y): (&Axis, &Axis),
+    (left, right): (i32, i32),
+    extra: i32,
 ) -> Vec<Option<(i32, i32)>> {
     let pen = Pen::new(SMALL, INK).bold();
     let mut taken: Vec<[i32; 4]> = Vec::new();
     let mut place = |curve: &Curve| {
-        let width = pen.width(&curve.name) + 34;
-        SHARES.into_iter().find_map(|share| {
-            let (left, middle) = (x.at(curve.reaches(share)?) + 16, y.at(share));
-            let boxed = [left - 6, middle - 20, left + width + 6, middle + 20];
-            let free = boxed[2] <= right
+        let width = pen.width(&curve.name) + extra;
+        let beside = |share: f64| {
+            let at = curve.reaches(share).map(|value| x.at(value));
+            at.map(|at| [(at + 16, y.at(share)), (at - 16 - width, y.at(share))])
+        };
+        SHARES.into_iter().filter_map(beside).flatten().find(|(from, middle)| {
+            let boxed = [from - 6, middle - 20, from + width + 6, middle + 20];
+            let free = boxed[0] >= left
+                && boxed[2] <= right
                 && taken.iter().all(|other| !overlap(&boxed, other))
                 && drawn.iter().all(|line| !crosses(line, &boxed));
-            free.then(|| {
+            if free {
                 taken.push(boxed);
-                (left, middle)
-            })
+            }
+            free
         })
     };
     curves.iter().map(&mut place).collect()

@@ -25,6 +25,8 @@ pub(super) fn draw(subject: &Subject<'_>, title: &str) -> Result<Drawing, PlotEr
         .iter()
         .map(|group| Curve::of(group, Figure::Leaderless, colors[group.index]))
         .collect();
+    let all_shared = palette::shared(&colors);
+    let shared: Vec<bool> = subject.groups.iter().map(|group| all_shared[group.index]).collect();
     for curve in &mut curves {
         if let Some(median) = curve.median {
             curve.name = format!("{} · median {} ms", curve.name, ms(median));
@@ -35,11 +37,11 @@ pub(super) fn draw(subject: &Subject<'_>, title: &str) -> Result<Drawing, PlotEr
     let x = Axis::over(&values, log, !log, LEFT, RIGHT);
     let entries: Vec<Entry> = curves
         .iter()
-        .zip(subject.groups)
-        .map(|(curve, group)| Entry {
+        .zip(&shared)
+        .map(|(curve, shared)| Entry {
             name: curve.name.clone(),
             color: curve.color,
-            sign: if palette::is_own(group.index) { Sign::Line } else { Sign::Dashes },
+            sign: if *shared { Sign::Dashes } else { Sign::Line },
         })
         .collect();
 
@@ -48,7 +50,7 @@ pub(super) fn draw(subject: &Subject<'_>, title: &str) -> Result<Drawing, PlotEr
     let drawn: Vec<Vec<(i32, i32)>> =
         curves.iter().map(|curve| curve.points(&x, |waiting| y.at(1.0 - waiting))).collect();
     let direct: Option<Vec<(i32, i32)>> =
-        direct_labels(&curves, &drawn, &x, &y, RIGHT).into_iter().collect();
+        direct_labels(&curves, &drawn, (&x, &y), (LEFT, RIGHT), 34).into_iter().collect();
     // Labels that do not fit beside their lines go into a legend above them.
     let shift = if direct.is_some() { 0 } else { legend::height(&entries) + 30 };
     let largest = curves.iter().map(|curve| curve.n).max().unwrap_or(1).max(10);
@@ -91,15 +93,15 @@ pub(super) fn draw(subject: &Subject<'_>, title: &str) -> Result<Drawing, PlotEr
         for base in [top + UPPER, below + LOWER] {
             canvas.line(&[(LEFT, base), (RIGHT, base)], INK, 2)?;
         }
-        for (curve, group) in curves.iter().zip(subject.groups) {
+        for (curve, shared) in curves.iter().zip(&shared) {
             for line in [
                 curve.points(&x, |waiting| y.at(1.0 - waiting)),
                 curve.points(&x, |waiting| tail.at(waiting.max(least))),
             ] {
-                if palette::is_own(group.index) {
-                    canvas.line(&line, curve.color, 4)?;
-                } else {
+                if *shared {
                     canvas.dashes(&line, curve.color, 4)?;
+                } else {
+                    canvas.line(&line, curve.color, 4)?;
                 }
             }
         }

@@ -14,7 +14,7 @@ use crate::groups::Figure;
 /// Most cells that are shown; of more than these, as many at even distances.
 const MOST: usize = 12;
 const LEFT: i32 = 120;
-const APART: i32 = 28;
+const APART: i32 = 40;
 const BODY: i32 = 230;
 const PITCH: i32 = BODY + 66;
 
@@ -30,6 +30,7 @@ pub(super) fn draw(subject: &Subject<'_>, title: &str) -> Result<Drawing, PlotEr
     let plan = subject.plan;
     let figure = Figure::headline(plan);
     let colors = palette::colors(plan);
+    let shared = palette::shared(&colors);
     let cells = Cells::of(&plan.cells);
     let shown = shown(plan.cells.len());
     let panels: Vec<Vec<Curve>> = shown
@@ -56,7 +57,7 @@ pub(super) fn draw(subject: &Subject<'_>, title: &str) -> Result<Drawing, PlotEr
         .map(|(index, variant)| Entry {
             name: variant.name.clone(),
             color: colors[index],
-            sign: if palette::is_own(index) { Sign::Line } else { Sign::Dashes },
+            sign: if shared[index] { Sign::Dashes } else { Sign::Line },
         })
         .collect();
     let top = 140 + legend::height(&entries) + 50;
@@ -100,16 +101,19 @@ pub(super) fn draw(subject: &Subject<'_>, title: &str) -> Result<Drawing, PlotEr
                 let at = x.at(tick);
                 canvas.line(&[(at, top), (at, top + BODY)], GRID, 1)?;
                 if lowest {
-                    canvas.text(grey.align(Align::Middle), at, top + BODY + 24, &label(tick))?;
+                    // The outermost stay within their field, or they would touch the neighbour's.
+                    let (text, half) = (label(tick), grey.width(&label(tick)) / 2);
+                    let at = at.clamp(left + half - 14, right - half + 14);
+                    canvas.text(grey.align(Align::Middle), at, top + BODY + 24, &text)?;
                 }
             }
             canvas.line(&[(left, top + BODY), (right, top + BODY)], INK, 2)?;
             for (index, curve) in curves.iter().enumerate() {
                 let line = curve.points(&x, |waiting| y.at(1.0 - waiting));
-                if palette::is_own(index) {
-                    canvas.line(&line, curve.color, 4)?;
-                } else {
+                if shared[index] {
                     canvas.dashes(&line, curve.color, 4)?;
+                } else {
+                    canvas.line(&line, curve.color, 4)?;
                 }
             }
         }

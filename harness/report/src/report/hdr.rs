@@ -136,6 +136,7 @@ mod tests {
             block: 10,
             stop_after: usize::MAX,
             wish: None,
+            messages: false,
         };
         let (plan, script) = (run.plan(), run.script());
         let rows = crate::measure::rows(&plan, script.records());
