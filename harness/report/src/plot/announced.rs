@@ -18,11 +18,13 @@ use crate::{
 
 const LEFT: i32 = 150;
 /// The field ends here; the list of lines stands on its right.
-const RIGHT: i32 = 1110;
-const LIST: i32 = 1150;
+const RIGHT: i32 = 1090;
+const LIST: i32 = 1130;
 const TOP: i32 = 150;
 const BODY: i32 = 560;
 const PITCH: i32 = BODY + 150;
+/// Room for the mark before a name.
+const SIGN: i32 = 26;
 /// Pixels between two lines of the list.
 const ENTRY: i32 = 66;
 /// Shares of the trials at which a line carries its mark, shifted a little from line to line.
@@ -73,8 +75,11 @@ impl Panel {
         }
         let mut drawn: Vec<Vec<(i32, i32)>> = Vec::new();
         for (shape, curve) in self.curves.iter().enumerate() {
-            // Before its first trial a line would only cover the axis.
-            let points = curve.points(x, |waiting| y.at(1.0 - waiting)).split_off(1);
+            let mut points = curve.points(x, |waiting| y.at(1.0 - waiting));
+            if !curve.steps.is_empty() {
+                // Before its first trial a line would only cover the axis.
+                points.remove(0);
+            }
             canvas.line(&points, curve.color, 3)?;
             for mark in MARKS {
                 let share = mark + 0.018 * (shape as f64 - 3.0);
@@ -85,13 +90,14 @@ impl Panel {
             drawn.push(points);
         }
         drawn.extend(self.published.iter().flatten().map(|line| self.theirs(line)));
-        let places = direct_labels(&self.curves, &drawn, (x, y), (LEFT, RIGHT), 0);
-        for (curve, place) in self.curves.iter().zip(places) {
+        let places = direct_labels(&self.curves, &drawn, (x, y), (LEFT, RIGHT), SIGN);
+        for (shape, (curve, place)) in self.curves.iter().zip(places).enumerate() {
             let Some((left, middle)) = place else { continue };
             let pen = Pen::new(SMALL, INK).bold();
-            let end = left + 6 + pen.width(&curve.name);
+            let end = left + SIGN + 6 + pen.width(&curve.name);
             canvas.rect((left - 4, middle - 17), (end, middle + 17), WHITE)?;
-            canvas.text(pen, left, middle, &curve.name)?;
+            canvas.marker((left + 9, middle), shape, 8, curve.color)?;
+            canvas.text(pen, left + SIGN, middle, &curve.name)?;
         }
         let pen = Pen::new(SMALL, INK).align(Align::Middle);
         let scale = if x.log() { ", logarithmic" } else { "" };
@@ -126,20 +132,27 @@ impl Panel {
         for (row, at) in order.into_iter().enumerate() {
             let (curve, y) = (&self.curves[at], top + 22 + pitch * row as i32);
             if self.published[at].is_some() {
-                canvas.line(&[(LIST, y), (LIST + 54, y)], curve.color.mix(0.32), 12)?;
+                canvas.line(&[(LIST, y), (LIST + 44, y)], curve.color.mix(0.32), 12)?;
             }
-            canvas.line(&[(LIST, y), (LIST + 54, y)], curve.color, 3)?;
-            canvas.marker((LIST + 27, y), at, 8, curve.color)?;
+            canvas.line(&[(LIST, y), (LIST + 44, y)], curve.color, 3)?;
+            canvas.marker((LIST + 22, y), at, 8, curve.color)?;
             let (name, told) = (Pen::new(SMALL, INK).bold(), Pen::new(SMALL, FAINT));
-            let ours = curve.median.map_or("unknown".into(), ms);
+            let ours = match (curve.median, curve.median_above) {
+                (Some(median), _) => ms(median),
+                (None, Some(above)) => format!("over {}", ms(above)),
+                (None, None) => String::new(),
+            };
             let line = self.published[at].and_then(|line| line.quantile(0.5));
             let theirs = line.map(|line| format!(", published {}", ms(line))).unwrap_or_default();
-            let text = format!("median {ours}{theirs} ms");
-            let room = WIDTH - LIST - 66 - 12;
-            canvas.text(name, LIST + 66, y, &name.fit(&curve.name, room))?;
+            let text = match curve.n {
+                0 => "no trial that counts".to_owned(),
+                _ => format!("median {ours}{theirs} ms"),
+            };
+            let room = WIDTH - LIST - 56 - 12;
+            canvas.text(name, LIST + 56, y, &name.fit(&curve.name, room))?;
             // Too many for two lines each: the names stand alone.
             if pitch == ENTRY {
-                canvas.text(told, LIST + 66, y + 28, &told.fit(&text, room))?;
+                canvas.text(told, LIST + 56, y + 28, &told.fit(&text, room))?;
             }
         }
         Ok(())

@@ -21,6 +21,8 @@ pub(super) struct Curve {
     pub(super) n: usize,
     /// The median, milliseconds, if it was seen.
     pub(super) median: Option<f64>,
+    /// What the median exceeds if it was not seen, milliseconds.
+    pub(super) median_above: Option<f64>,
 }
 
 /// Shares of the trials beside which a name may stand, the best first.
@@ -31,13 +33,15 @@ impl Curve {
         let sample = group.sample(figure);
         let values: Vec<(f64, bool)> =
             sample.iter().map(|o| (o.value / 1000.0, o.observed)).collect();
+        let median = group.quantile_ms(figure, 0.5);
         Curve {
             steps: stats::kaplan_meier(&values),
             name: group.variant.to_owned(),
             color,
             until: values.iter().filter(|v| !v.1).map(|v| v.0).reduce(f64::max),
             n: values.len(),
-            median: group.quantile_ms(figure, 0.5).filter(|m| m.1).map(|m| m.0),
+            median: median.filter(|m| m.1).map(|m| m.0),
+            median_above: median.filter(|m| !m.1).map(|m| m.0),
         }
     }
 

@@ -109,7 +109,7 @@ pub(super) fn draw(subject: &Subject<'_>, title: &str) -> Result<Drawing, PlotEr
         (false, true) => format!("a dot is a trial; {shading}"),
         (false, false) => "a dot is a trial".to_owned(),
         (true, shaded) => {
-            let shading = if shaded { format!("; {shading}") } else { String::new() };
+            let shading = if shaded { "; shading marks the blocks" } else { "" };
             format!(
                 "a mark is {size} consecutive trials of a variant: their median, and a line from \
                  fastest to slowest{shading}"

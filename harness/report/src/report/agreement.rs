@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use crate::{
     groups::{Figure, Group},
+    plot::ms,
     results::{Plan, Published},
     stats,
 };
@@ -74,4 +75,70 @@ pub(super) fn all(plan: &Plan, groups: &[Group<'_>]) -> Vec<Agreement> {
         })
     };
     groups.iter().filter_map(beside).collect()
+}
+
+/// The table of it; the first row is the head, the first column the cell.
+pub(super) fn rows(published: &[Agreement]) -> Vec<Vec<String>> {
+    let head = [
+        "cell",
+        "line",
+        "n",
+        "KS distance",
+        "median",
+        "published",
+        "difference",
+        "p99",
+        "published",
+        "difference",
+    ];
+    let mut rows = vec![head.map(str::to_owned).to_vec()];
+    let time = |value: Option<f64>| value.map_or("–".into(), ms);
+    for beside in published {
+        let mut row = vec![beside.cell.clone(), beside.variant.clone(), beside.n.to_string()];
+        row.push(beside.distance.map_or("–".into(), |distance| format!("{distance:.3}")));
+        for quantile in [beside.median, beside.p99] {
+            row.extend([time(quantile.ours_ms), time(quantile.published_ms)]);
+            row.push(quantile.difference().map_or("–".into(), percent));
+        }
+        rows.push(row);
+    }
+    rows
+}
+
+/// A relative difference.
+fn percent(share: f64) -> String {
+    let text = format!("{:.1} %", share.abs() * 100.0);
+    match (text.as_str(), share < 0.0) {
+        ("0.0 %", _) => text,
+        (_, true) => format!("−{text}"),
+        (_, false) => format!("+{text}"),
+    }
+}
+
+/// The published results beside ours, for the terminal.
+pub(super) fn terminal(published: &[Agreement]) -> String {
+    let mut rows = rows(published);
+    if published.iter().all(|beside| beside.cell.is_empty()) {
+        for row in &mut rows {
+            row.remove(0);
+        }
+    }
+    let name = published.first().map_or("", |beside| beside.published.name());
+    let mut text = format!("beside the published results {name} (announced), milliseconds\n");
+    let columns = rows[0].len();
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max();
+    let widths: Vec<usize> = (0..columns).map(|column| width(column).unwrap_or(0)).collect();
+    for row in &rows {
+        let mut line = String::new();
+        for (column, (cell, width)) in row.iter().zip(&widths).enumerate() {
+            let pad = " ".repeat(width - cell.chars().count());
+            line += &match column {
+                0 => format!(" {cell}{pad}"),
+                _ => format!("  {pad}{cell}"),
+            };
+        }
+        text += line.trim_end();
+        text.push('\n');
+    }
+    text
 }

@@ -7,6 +7,7 @@ use sraft_events::{CampaignKind, NodeId, Verdict};
 
 use crate::{
     groups::{Figure, Group},
+    results::{Plan, Setting},
     stats,
 };
 
@@ -69,6 +70,8 @@ pub struct GroupDigest {
     pub handovers: usize,
     /// Who took over from whom, over the trials that count, the most frequent first.
     pub takeovers: Vec<Takeover>,
+    /// The region of each node, where the network has regions.
+    pub regions: BTreeMap<NodeId, String>,
     /// Median of the messages of a failover; empty where nobody counts them.
     pub messages: Option<f64>,
     /// Campaigns, over the trials that count.
@@ -113,7 +116,8 @@ fn takeovers(group: &Group<'_>) -> Vec<Takeover> {
 }
 
 impl GroupDigest {
-    pub(super) fn of(group: &Group<'_>, planned: usize) -> GroupDigest {
+    pub(super) fn of(group: &Group<'_>, plan: &Plan) -> GroupDigest {
+        let setting = plan.setting(group.cell, group.variant);
         let counted = || group.rows.iter().filter(|row| row.counts());
         let by = |kind| counted().filter(move |row| row.passed_by == Some(kind));
         let ranks = by(CampaignKind::Promotion).map(|row| row.rank.unwrap_or(0) as usize);
@@ -125,7 +129,7 @@ impl GroupDigest {
         GroupDigest {
             cell: group.cell.into(),
             variant: group.variant.into(),
-            planned,
+            planned: planned(plan, group),
             trials: group.rows.len(),
             ok: group.count(Verdict::Ok),
             censored: group.count(Verdict::Censored),
@@ -135,6 +139,7 @@ impl GroupDigest {
             elections: by(CampaignKind::Election).count(),
             handovers: by(CampaignKind::Transfer).count(),
             takeovers: takeovers(group),
+            regions: setting.map(Setting::regions).unwrap_or_default(),
             messages: stats::quantile(&group.messages(), 0.5),
             campaigns: counted().map(|row| u64::from(row.campaigns)).sum(),
             split_votes: counted().map(|row| u64::from(row.split_votes)).sum(),
@@ -173,6 +178,11 @@ impl GroupDigest {
         }
         if parts.is_empty() { "–".into() } else { parts.join(", ") }
     }
+}
+
+fn planned(plan: &Plan, group: &Group<'_>) -> usize {
+    let own = plan.blocks.iter().filter(|b| b.cell == group.cell && b.variant == group.variant);
+    own.map(|block| block.trials.len()).sum()
 }
 
 fn digest(group: &Group<'_>, figure: Figure) -> Digest {

@@ -36,6 +36,9 @@ dt { color: #4d5863; } dd { margin: 0; overflow-wrap: anywhere; }
 code { font-size: 0.92em; }
 ";
 
+/// Most bytes of figures in the page, so that browsers and mail take it; the rest are only named.
+const INLINE: usize = 2_400_000;
+
 pub(super) fn page(
     summary: &Summary,
     plan: &Plan,
@@ -61,7 +64,14 @@ pub(super) fn page(
         let _ = writeln!(html, "<p class=\"note\">{}</p>", escape(note));
     }
     html += "<h2>Figures</h2>\n";
+    let mut left_out = Vec::new();
+    let mut bytes = 0;
     for plot in plots {
+        bytes += plot.drawing.svg.len();
+        if bytes > INLINE {
+            left_out.push(format!("<code>{}.svg</code>", escape(&plot.name)));
+            continue;
+        }
         let _ = writeln!(
             html,
             "<figure>\n{}<figcaption>{} From <code>trials.csv</code>. Files: \
@@ -69,6 +79,13 @@ pub(super) fn page(
             plot.drawing.svg,
             escape(caption(&plot.name)),
             name = escape(&plot.name)
+        );
+    }
+    if !left_out.is_empty() {
+        let _ = writeln!(
+            html,
+            "<p class=\"source\">Too much for one page, but in the folder of the figures: {}</p>",
+            left_out.join(", ")
         );
     }
     html += "<h2>Numbers</h2>\n<p class=\"faint\">In brackets: 95 % confidence intervals. A \

@@ -74,7 +74,7 @@ impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}", tables::terminal(self))?;
         if !self.published.is_empty() {
-            writeln!(f, "{}", tables::published(self))?;
+            writeln!(f, "{}", agreement::terminal(&self.published))?;
         }
         for verdict in self.verdicts() {
             writeln!(f, "{}", wrapped(verdict))?;
@@ -119,7 +119,7 @@ pub fn build(run: &RunDir) -> Result<Summary, ReportError> {
     let rows = measure::rows(&plan, &events.records);
     let groups = Group::all(&plan, &rows);
     let digests: Vec<GroupDigest> =
-        groups.iter().map(|group| GroupDigest::of(group, planned(&plan, group))).collect();
+        groups.iter().map(|group| GroupDigest::of(group, &plan)).collect();
     let comparisons = comparison::all(&plan, &groups, &digests);
     let summary = Summary {
         experiment: run.experiment().into(),
@@ -163,11 +163,6 @@ fn manifest(run: &RunDir) -> Result<Option<Manifest>, ReportError> {
         Err(ResultsError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error.into()),
     }
-}
-
-fn planned(plan: &Plan, group: &Group<'_>) -> usize {
-    let own = plan.blocks.iter().filter(|b| b.cell == group.cell && b.variant == group.variant);
-    own.map(|block| block.trials.len()).sum()
 }
 
 fn notes(plan: &Plan, groups: &[GroupDigest], events: &Events) -> Vec<String> {

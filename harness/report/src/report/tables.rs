@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt::Write};
 use sraft_events::{CampaignKind, NodeId};
 
 use super::{
-    Summary,
+    Summary, agreement,
     digest::{Digest, Estimate, GroupDigest, QUANTILES},
 };
 use crate::{groups::Figure, plot::ms, results};
@@ -48,7 +48,7 @@ fn max(digest: &Digest) -> String {
 
 /// The closing table.
 pub(super) fn terminal(summary: &Summary) -> String {
-    let head = [
+    let mut head = [
         "",
         "n",
         "passed by",
@@ -79,19 +79,31 @@ pub(super) fn terminal(summary: &Summary) -> String {
             group.flagged().to_string(),
         ]
     };
-    let rows: Vec<[String; 11]> = summary.groups.iter().map(cells).collect();
+    let mut rows: Vec<[String; 11]> = summary.groups.iter().map(cells).collect();
     let length = |text: &String| text.chars().count();
-    let mut widths = head.clone().map(|name| length(&name));
-    for row in &rows {
-        for (width, cell) in widths.iter_mut().zip(row) {
-            *width = (*width).max(length(cell));
+    let measured = |head: &[String; 11], rows: &[[String; 11]]| {
+        let mut widths = head.clone().map(|name| length(&name));
+        for row in rows {
+            for (width, cell) in widths.iter_mut().zip(row) {
+                *width = (*width).max(length(cell));
+            }
         }
+        // The gaps between columns give way first, then the names.
+        let numbers: usize = widths[1..].iter().sum();
+        let gap = if numbers + 20 + 12 > TERMINAL { 1 } else { 2 };
+        let room = TERMINAL.saturating_sub(numbers + gap * (widths.len() - 1) + 1);
+        (widths, gap, room)
+    };
+    let (mut widths, mut gap, mut room) = measured(&head, &rows);
+    if room < widths[0].min(12) {
+        // Names cut so short tell nothing: the intervals stay in the files.
+        head[3] = "median".into();
+        for (row, group) in rows.iter_mut().zip(&summary.groups) {
+            row[3] = estimate(&group.figure(summary.headline).quantiles[0]);
+        }
+        (widths, gap, room) = measured(&head, &rows);
     }
-    // Names give way first, then the gaps between columns.
-    let numbers: usize = widths[1..].iter().sum();
-    let gap = if numbers + 20 + 12 > TERMINAL { 1 } else { 2 };
-    let room = TERMINAL.saturating_sub(numbers + gap * (widths.len() - 1) + 1).max(6);
-    widths[0] = widths[0].min(room);
+    widths[0] = widths[0].min(room.max(6));
     let line = |cells: &[String; 11]| -> String {
         let mut line = String::from(" ");
         for (column, (cell, width)) in cells.iter().zip(widths).enumerate() {
@@ -222,7 +234,7 @@ pub(super) fn tables(summary: &Summary) -> Vec<Table> {
                 first.published.source(),
                 first.published.resolution()
             ),
-            rows: published_rows(summary),
+            rows: agreement::rows(&summary.published),
         });
     }
     tables.extend(Figure::ALL.iter().map(|figure| Table {
@@ -330,8 +342,13 @@ fn takeover_rows(summary: &Summary) -> Vec<Vec<String>> {
             *old.entry(takeover.from).or_insert(0) += takeover.trials;
             *new.entry((takeover.to, by)).or_insert(0) += takeover.trials;
         }
-        let old = old.into_iter().map(|(node, count)| (format!("node {node}"), count)).collect();
-        let new = new.into_iter().map(|((node, by), n)| (format!("node {node} {by}"), n)).collect();
+        let name = |node: NodeId| match group.regions.get(&node) {
+            Some(region) => format!("node {node} ({region})"),
+            None => format!("node {node}"),
+        };
+        let old = old.into_iter().map(|(node, count)| (name(node), count)).collect();
+        let new =
+            new.into_iter().map(|((node, by), n)| (format!("{} {by}", name(node)), n)).collect();
         rows.push(vec![
             group.cell.clone(),
             group.variant.clone(),
@@ -353,72 +370,6 @@ fn most_frequent(mut counts: Vec<(String, usize)>) -> String {
         parts.push(format!("{others} others × {rest}"));
     }
     if parts.is_empty() { "–".into() } else { parts.join(", ") }
-}
-
-fn published_rows(summary: &Summary) -> Vec<Vec<String>> {
-    let head = [
-        "cell",
-        "line",
-        "n",
-        "KS distance",
-        "median",
-        "published",
-        "difference",
-        "p99",
-        "published",
-        "difference",
-    ];
-    let mut rows = vec![head.map(str::to_owned).to_vec()];
-    let time = |value: Option<f64>| value.map_or("–".into(), ms);
-    for beside in &summary.published {
-        let mut row = vec![beside.cell.clone(), beside.variant.clone(), beside.n.to_string()];
-        row.push(beside.distance.map_or("–".into(), |distance| format!("{distance:.3}")));
-        for quantile in [beside.median, beside.p99] {
-            row.extend([time(quantile.ours_ms), time(quantile.published_ms)]);
-            row.push(quantile.difference().map_or("–".into(), percent));
-        }
-        rows.push(row);
-    }
-    rows
-}
-
-/// A relative difference.
-fn percent(share: f64) -> String {
-    let text = format!("{:.1} %", share.abs() * 100.0);
-    match (text.as_str(), share < 0.0) {
-        ("0.0 %", _) => text,
-        (_, true) => format!("−{text}"),
-        (_, false) => format!("+{text}"),
-    }
-}
-
-/// The published results beside ours, for the terminal.
-pub(super) fn published(summary: &Summary) -> String {
-    let mut rows = published_rows(summary);
-    if summary.published.iter().all(|beside| beside.cell.is_empty()) {
-        for row in &mut rows {
-            row.remove(0);
-        }
-    }
-    let name = summary.published.first().map_or("", |beside| beside.published.name());
-    let mut text = format!("beside the published results {name} (announced), milliseconds\n");
-    let columns = rows[0].len();
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max();
-    let widths: Vec<usize> = (0..columns).map(|column| width(column).unwrap_or(0)).collect();
-    for row in &rows {
-        let mut line = String::from(" ");
-        for (column, (cell, width)) in row.iter().zip(&widths).enumerate() {
-            let pad = " ".repeat(width - cell.chars().count());
-            if column == 0 {
-                line += &(cell.clone() + &pad)
-            } else {
-                line += &format!("  {pad}{cell}")
-            }
-        }
-        text += line.trim_end();
-        text.push('\n');
-    }
-    text
 }
 
 fn comparison_rows(summary: &Summary) -> Vec<Vec<String>> {

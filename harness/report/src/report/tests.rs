@@ -82,6 +82,21 @@ fn published_lines_stand_beside_the_variants_of_their_names() {
 }
 
 #[test]
+fn takeovers_name_the_regions_of_the_nodes() {
+    let run = Synthetic { count: 10, ..synthetic("regions") };
+    let left = run.write();
+    let mut plan = run.plan();
+    plan.settings[1].node["sim"] =
+        serde_json::json!({ "regions": { "eu-west-1": [1, 4], "us-east-1": [2, 3, 5] } });
+    left.run.write_plan(&plan).unwrap();
+    build(&left.run).unwrap();
+    let text = fs::read_to_string(left.run.results().join("summary.md")).unwrap();
+    assert!(text.contains("| raft | node 1 × 10 | node 2 E × 10 |"), "{text}");
+    let named = "| s-raft | node 1 (eu-west-1) × 10 | node 2 (us-east-1) P0 × 10 |";
+    assert!(text.contains(named), "{text}");
+}
+
+#[test]
 fn messages_are_reported_where_they_were_counted() {
     let cells = vec!["cluster.size=3", "cluster.size=5"];
     let run = Synthetic { cells, count: 6, block: 3, messages: true, ..synthetic("messages") };
