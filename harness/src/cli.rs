@@ -23,6 +23,9 @@ pub(crate) enum Command {
     Plan(PlanArgs),
     /// Derive everything from the records of a run again
     Report(ReportArgs),
+    /// Look for broken invariants in simulated clusters under random faults
+    #[command(subcommand)]
+    Sim(SimCommand),
     /// Run one consensus node
     Node(Box<NodeArgs>),
     /// Own the nodes of one host; the harness starts it and talks to it
@@ -79,6 +82,25 @@ pub(crate) struct PlanArgs {
     /// Write the plan as JSON, as plan.json of a run will hold it
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum SimCommand {
+    /// Run many seeds; each is a cluster of its own with its own mix of faults
+    Swarm {
+        /// How many seeds
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+        seeds: u64,
+        /// The first of them
+        #[arg(long, value_name = "S", default_value_t = 0)]
+        first: u64,
+    },
+    /// Run one seed again and show its last events
+    Replay {
+        /// The seed
+        #[arg(long, value_name = "S")]
+        seed: u64,
+    },
 }
 
 #[derive(Args, Debug)]

@@ -4,7 +4,10 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use sraft_core::{Protocol, Span, TimingKnobs};
+use sraft_report::results::Wish;
 use toml::de::{DeTable, DeValue};
+
+use crate::simulate::Sim;
 
 /// The file, field by field. Numbers are signed so that a negative one gets a proper answer.
 #[derive(Clone, Debug, Deserialize)]
@@ -20,6 +23,8 @@ pub(crate) struct Experiment {
     pub(crate) workload: Workload,
     pub(crate) fault: Fault,
     pub(crate) trials: Trials,
+    pub(crate) sim: Option<Sim>,
+    pub(crate) report: Option<Wish>,
     #[serde(default, rename = "variant")]
     pub(crate) variants: Vec<Variant>,
     #[serde(default)]
@@ -110,17 +115,20 @@ pub(crate) struct File {
 impl File {
     /// Reads the file.
     pub(crate) fn read(path: &Path) -> Result<File, Refused> {
-        let text = std::fs::read_to_string(path).map_err(|error| Refused {
-            path: path.to_owned(),
-            line: None,
-            message: format!("cannot read the experiment: {error}"),
+        let refuse = |line, message| Refused { path: path.to_owned(), line, message };
+        let bytes = std::fs::read(path)
+            .map_err(|error| refuse(None, format!("cannot read the experiment: {error}")))?;
+        let text = String::from_utf8(bytes).map_err(|error| {
+            let at = error.utf8_error().valid_up_to();
+            let line = line_of(error.as_bytes(), at);
+            refuse(Some(line), "this is not UTF-8; save the file as UTF-8".to_owned())
         })?;
         File::parse(path, text)
     }
 
     pub(crate) fn parse(path: &Path, text: String) -> Result<File, Refused> {
         let refuse = |error: toml::de::Error| {
-            let line = error.span().map(|span| line_of(&text, span.start));
+            let line = error.span().map(|span| line_of(text.as_bytes(), span.start));
             Refused { path: path.to_owned(), line, message: sentence(error.message()) }
         };
         let experiment = toml::from_str(&text).map_err(refuse)?;
@@ -152,7 +160,7 @@ impl File {
                     _ => None,
                 };
                 let Some((at, inner)) = next else { break };
-                found = Some(line_of(&self.text, at));
+                found = Some(line_of(self.text.as_bytes(), at));
                 value = inner;
             }
             found
@@ -183,13 +191,25 @@ impl File {
     }
 }
 
-fn line_of(text: &str, at: usize) -> usize {
-    text.as_bytes()[..at.min(text.len())].iter().filter(|&&byte| byte == b'\n').count() + 1
+fn line_of(text: &[u8], at: usize) -> usize {
+    text[..at.min(text.len())].iter().filter(|&&byte| byte == b'\n').count() + 1
 }
 
 /// Errors of parsers may run over several lines; ours are one sentence.
 fn sentence(message: &str) -> String {
-    let sentence = message.lines().map(str::trim).collect::<Vec<_>>().join(", ");
+    let mut sentence = message.lines().map(str::trim).collect::<Vec<_>>().join(", ");
+    // Names of Rust's types say nothing to who writes TOML, and a variant is something else here.
+    for (theirs, ours) in [
+        ("expected i64", "expected a whole number"),
+        ("expected f64", "expected a number"),
+        ("expected a map", "expected a table"),
+        ("unknown variant", "unknown value"),
+    ] {
+        sentence = sentence.replace(theirs, ours);
+    }
+    if let Some((before, _)) = sentence.split_once("expected struct ") {
+        sentence = format!("{before}expected a table");
+    }
     // The usual slip: a duration without its unit.
     let number = ["invalid type: integer", "invalid type: floating point"];
     match number.iter().any(|start| sentence.starts_with(start)) && sentence.ends_with("a string") {

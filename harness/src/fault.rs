@@ -10,12 +10,15 @@ use std::fmt;
 use rand::{Rng, RngExt, seq::SliceRandom};
 use sraft_events::{FaultAction, NodeId};
 
+use crate::plan::Backend;
+
 /// What is done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     Kill,
     Stop,
     Pause,
+    Isolate,
 }
 
 /// Whom it strikes.
@@ -31,18 +34,22 @@ pub(crate) enum Target {
 }
 
 /// Faults of the design that need another backend.
-const ELSEWHERE: &[&str] = &["partition", "isolate", "link", "loss", "delay", "disk-full"];
+const ELSEWHERE: &[&str] = &["partition", "link", "loss", "delay", "disk-full"];
 
 impl Kind {
-    const ALL: [Kind; 3] = [Kind::Kill, Kind::Stop, Kind::Pause];
+    const ALL: [Kind; 4] = [Kind::Kill, Kind::Stop, Kind::Pause, Kind::Isolate];
 
-    pub(crate) fn parse(text: &str) -> Result<Kind, String> {
-        let known = Kind::ALL.into_iter().find(|kind| kind.to_string() == text);
-        known.ok_or_else(|| {
-            if ELSEWHERE.contains(&text) {
-                format!("the local backend cannot do {text}; it can do {}", list(&Kind::ALL))
+    pub(crate) fn parse(text: &str, backend: Backend) -> Result<Kind, String> {
+        let (name, offered) = match backend {
+            Backend::Local => ("local", [Kind::Kill, Kind::Stop, Kind::Pause]),
+            Backend::Sim => ("sim", [Kind::Kill, Kind::Pause, Kind::Isolate]),
+        };
+        offered.into_iter().find(|kind| kind.to_string() == text).ok_or_else(|| {
+            let elsewhere = Kind::ALL.iter().any(|kind| kind.to_string() == text);
+            if elsewhere || ELSEWHERE.contains(&text) {
+                format!("the {name} backend cannot do {text}; it can do {}", list(&offered))
             } else {
-                format!("there is no fault `{text}`; there are {}", list(&Kind::ALL))
+                format!("there is no fault `{text}`; there are {}", list(&offered))
             }
         })
     }
@@ -53,12 +60,13 @@ impl Kind {
             Kind::Kill => FaultAction::Kill,
             Kind::Stop => FaultAction::Stop,
             Kind::Pause => FaultAction::Pause,
+            Kind::Isolate => FaultAction::Isolate,
         }
     }
 
     /// Whether the victims' processes end.
     pub(crate) fn ends_processes(self) -> bool {
-        self != Kind::Pause
+        matches!(self, Kind::Kill | Kind::Stop)
     }
 }
 
@@ -138,6 +146,7 @@ impl fmt::Display for Kind {
             Kind::Kill => "kill",
             Kind::Stop => "stop",
             Kind::Pause => "pause",
+            Kind::Isolate => "isolate",
         })
     }
 }
@@ -213,8 +222,8 @@ mod tests {
 
     #[test]
     fn what_cannot_be_done_is_said_with_what_can() {
-        insta::assert_snapshot!(Kind::parse("partition").unwrap_err(), @"the local backend cannot do partition; it can do kill, stop and pause");
-        insta::assert_snapshot!(Kind::parse("explode").unwrap_err(), @"there is no fault `explode`; there are kill, stop and pause");
+        insta::assert_snapshot!(Kind::parse("partition", Backend::Local).unwrap_err(), @"the local backend cannot do partition; it can do kill, stop and pause");
+        insta::assert_snapshot!(Kind::parse("explode", Backend::Local).unwrap_err(), @"there is no fault `explode`; there are kill, stop and pause");
         insta::assert_snapshot!(Target::parse("king").unwrap_err(), @"there is no target `king`; there are leader, primary, secondary, follower, leader+primary, leader+all-sub-leaders and random");
     }
 }

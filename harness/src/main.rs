@@ -10,6 +10,7 @@
 //! fault        what is done to whom
 //! host         how an agent is reached
 //! system       what agents start
+//! simulate     the same plan, with a simulator in the place of agent and cluster
 //! progress     what the user sees meanwhile
 //! ```
 //!
@@ -25,6 +26,7 @@ mod manifest;
 mod plan;
 mod progress;
 mod run;
+mod simulate;
 mod system;
 mod trial;
 mod view;
@@ -49,11 +51,12 @@ fn main() -> ExitCode {
         Command::Run(args) => run::run(&args),
         Command::Plan(args) => plan(&args),
         Command::Report(args) => report(&args),
+        Command::Sim(command) => simulate::swarm(&command),
         Command::Node(args) => return sraft_node::exit_code(sraft_node::run(*args)),
         Command::Agent => sraft_agent::run().map(|()| ExitCode::SUCCESS).map_err(Into::into),
     };
     result.unwrap_or_else(|error| {
-        let _ = writeln!(io::stderr(), "error: {error:#}");
+        let _ = writeln!(io::stderr(), "error: {}", sraft_node::one_line(&error));
         ExitCode::FAILURE
     })
 }
@@ -79,7 +82,9 @@ fn report(args: &ReportArgs) -> anyhow::Result<ExitCode> {
 
 /// Derives everything and shows the closing table.
 fn conclude(dir: &RunDir, json: bool) -> anyhow::Result<()> {
-    let summary = sraft_report::report::build(dir).context("cannot make the report")?;
+    let summary = sraft_report::report::build(dir).with_context(|| {
+        format!("cannot make the report (`sraft report {}` tries again)", dir.results().display())
+    })?;
     match json {
         true => say(&(serde_json::to_string_pretty(&summary)? + "\n")),
         false => say(&format!("{summary}\n")),

@@ -2,8 +2,8 @@
 
 use std::{fmt::Write as _, io, time::SystemTime};
 
+use serde::Serialize;
 use sha2::{Digest, Sha256};
-use sraft_agent::protocol::HostFacts;
 use sraft_report::results::{Host, Manifest, Plan, Session};
 
 /// The manifest of a run that begins.
@@ -11,7 +11,7 @@ pub(crate) fn new(
     plan: &Plan,
     run: &str,
     host: &str,
-    facts: &HostFacts,
+    facts: &impl Serialize,
 ) -> anyhow::Result<Manifest> {
     Ok(Manifest {
         schema: sraft_events::SCHEMA,

@@ -9,7 +9,7 @@ mod tests;
 
 pub(crate) use describe::describe;
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, ops::RangeInclusive, time::Duration};
 
 use rand::{SeedableRng, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
@@ -19,7 +19,18 @@ use sraft_report::results::{Block, Plan, PlannedVariant, Setting};
 use crate::{
     experiment::{Experiment, File, Refused},
     fault::{Kind, Target},
+    simulate::Sim,
 };
+
+/// Most trials of a run: two days and nights of work, and more than its report could show.
+const MOST_TRIALS: u32 = 1_000_000;
+
+/// What a trial may be given. Below, nothing could come of it but time-outs.
+const TIMEOUTS: RangeInclusive<Duration> =
+    Duration::from_millis(10)..=Duration::from_secs(24 * 60 * 60);
+
+/// Longest name: names of files are made of it, and these have 255 bytes at most.
+const LONGEST_NAME: usize = 64;
 
 /// Everything that a run needs to know.
 #[derive(Clone, Debug)]
@@ -27,7 +38,17 @@ pub(crate) struct RunPlan {
     /// The part that is written to `plan.json`.
     pub(crate) plan: Plan,
     pub(crate) timeout: Duration,
+    pub(crate) backend: Backend,
     launches: BTreeMap<(String, String), Launch>,
+}
+
+/// What runs the nodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Backend {
+    /// Processes of this machine.
+    Local,
+    /// A simulator within this program.
+    Sim,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +72,8 @@ pub(crate) struct Launch {
     pub(crate) cell_sub_leaders: u32,
     /// Increments per second that the leader proposes.
     pub(crate) rate: u32,
+    /// The surroundings, if they are simulated.
+    pub(crate) sim: Option<Sim>,
 }
 
 /// What the command line changes.
@@ -71,13 +94,19 @@ impl RunPlan {
     pub(crate) fn new(file: &File, overrides: Overrides) -> Result<RunPlan, Refused> {
         let given = &file.experiment;
         file_name(file, &["name"], &given.name)?;
-        check_backend(file, given)?;
+        let backend = backend(file, given)?;
         let variants = variants(file, given)?;
+        if let Some(wish) = &given.report {
+            let names = variants.iter().map(|variant| variant.name.as_str());
+            wish.check(names).map_err(|why| file.refuse(&["report"], why.to_string()))?;
+        }
         let trials = &given.trials;
         let positive = |key, value: i64, least: i64| {
-            u32::try_from(value).ok().filter(|_| value >= least).ok_or_else(|| {
-                let message =
-                    format!("trials.{key} is {value}; write a number from {least} to {}", u32::MAX);
+            let fits = (least..=i64::from(MOST_TRIALS)).contains(&value);
+            u32::try_from(value).ok().filter(|_| fits).ok_or_else(|| {
+                let message = format!(
+                    "trials.{key} is {value}; write a number from {least} to {MOST_TRIALS}"
+                );
                 file.refuse(&["trials", key], message)
             })
         };
@@ -87,10 +116,13 @@ impl RunPlan {
         };
         let warmup = positive("warmup", trials.warmup, 0)?;
         let block = positive("block", trials.block, 1)?;
-        if trials.timeout.0.is_zero() {
-            return Err(
-                file.refuse(&["trials", "timeout"], "trials.timeout is zero; write 10s, say")
+        if !TIMEOUTS.contains(&trials.timeout.0) {
+            let (least, most) = (Span(*TIMEOUTS.start()), Span(*TIMEOUTS.end()));
+            let message = format!(
+                "trials.timeout is {}; write a duration from {least} to {most}, such as 10s",
+                trials.timeout
             );
+            return Err(file.refuse(&["trials", "timeout"], message));
         }
         let seed = match overrides.seed {
             Some(seed) => seed,
@@ -104,10 +136,19 @@ impl RunPlan {
         let mut launches = BTreeMap::new();
         let cells = cells::cells(file, given)?;
         for cell in &cells {
-            for (variant, launch) in cells::lower(file, cell)? {
+            for (variant, launch) in cells::lower(file, cell, backend)? {
                 settings.push(setting(&cell.name, &variant, &launch));
                 launches.insert((cell.name.clone(), variant), launch);
             }
+        }
+        let all = settings.len() as u64 * (u64::from(count) + u64::from(warmup));
+        if all > u64::from(MOST_TRIALS) {
+            let message = format!(
+                "{count} trials and {warmup} warm-ups for each of {} variants and cells are {all}, \
+                 more than {MOST_TRIALS}; lower trials.count or --trials, or divide the experiment",
+                settings.len()
+            );
+            return Err(file.refuse(&["trials", "count"], message));
         }
         let cells: Vec<String> = cells.into_iter().map(|cell| cell.name).collect();
         let strata: Vec<(String, String)> =
@@ -123,9 +164,9 @@ impl RunPlan {
             variants,
             settings,
             blocks: order(&strata, count, block, warmup, seed),
-            report: None,
+            report: given.report.clone(),
         };
-        Ok(RunPlan { plan, timeout: trials.timeout.0, launches })
+        Ok(RunPlan { plan, timeout: trials.timeout.0, backend, launches })
     }
 }
 
@@ -138,32 +179,39 @@ fn file_name(file: &File, keys: &[&str], name: &str) -> Result<(), Refused> {
 
 /// What [`fits_file_name`] asks for.
 pub(crate) const FILE_NAME_RULE: &str =
-    "use letters, digits, `.`, `_` and `-`, and do not begin with a dot";
+    "use up to 64 letters, digits, `.`, `_` and `-`, and begin with neither a dot nor a dash";
 
 /// Whether a name can be part of a file's name anywhere.
 pub(crate) fn fits_file_name(name: &str) -> bool {
     let fits = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
-    !name.is_empty() && !name.starts_with('.') && name.chars().all(fits)
+    (1..=LONGEST_NAME).contains(&name.len())
+        && !name.starts_with(['.', '-'])
+        && name.chars().all(fits)
 }
 
 /// Refuses what only other backends, or later versions, can do.
-fn check_backend(file: &File, given: &Experiment) -> Result<(), Refused> {
-    let backend = given.cluster.backend.as_str();
-    let message = match backend {
-        "local" => None,
-        "ssh" | "sim" => Some(format!("this version has no {backend} backend")),
-        _ => Some(format!("there is no backend `{backend}`")),
+fn backend(file: &File, given: &Experiment) -> Result<Backend, Refused> {
+    let refuse = |message: String| {
+        let message = format!("{message}; write backend = \"local\" or \"sim\"");
+        Err(file.refuse(&["cluster", "backend"], message))
     };
-    if let Some(message) = message {
-        let message = format!("{message}; write backend = \"local\"");
-        return Err(file.refuse(&["cluster", "backend"], message));
+    let backend = match given.cluster.backend.as_str() {
+        "local" => Backend::Local,
+        "sim" => Backend::Sim,
+        "ssh" => return refuse("this version has no ssh backend".to_owned()),
+        other => return refuse(format!("there is no backend `{other}`")),
+    };
+    if backend != Backend::Sim && given.sim.is_some() {
+        let message = "[sim] says what is simulated, and backend = \"local\" simulates nothing; \
+                       remove it, or write backend = \"sim\"";
+        return Err(file.refuse(&["sim"], message));
     }
     if given.workload.value_size.is_some() {
         let message = "workload.value_size is not offered yet: the workload increments a counter, \
                        whose size is fixed; remove it";
         return Err(file.refuse(&["workload", "value_size"], message));
     }
-    Ok(())
+    Ok(backend)
 }
 
 fn variants(file: &File, given: &Experiment) -> Result<Vec<PlannedVariant>, Refused> {
@@ -205,6 +253,9 @@ fn setting(cell: &str, variant: &str, launch: &Launch) -> Setting {
     });
     if launch.rate > 0 {
         node["workload_rate"] = launch.rate.into();
+    }
+    if let Some(sim) = &launch.sim {
+        node["sim"] = serde_json::to_value(sim).expect("plain data can be written as JSON");
     }
     Setting {
         cell: cell.to_owned(),

@@ -71,15 +71,17 @@ impl Progress {
         });
     }
 
-    /// A trial has ended.
-    pub(crate) fn trial(&mut self, row: &TrialRow) {
-        self.done += 1;
-        if let Some(us) = row.leaderless_us.filter(|_| row.counts()) {
-            let key = (row.cell.clone(), row.variant.clone());
-            self.leaderless_ms.entry(key).or_default().push(us / 1e3);
-        }
-        if row.verdict != sraft_events::Verdict::Ok {
-            *self.odd.entry(row.verdict.to_string()).or_default() += 1;
+    /// Trials have ended.
+    pub(crate) fn trials(&mut self, rows: &[TrialRow]) {
+        for row in rows {
+            self.done += 1;
+            if let Some(us) = row.leaderless_us.filter(|_| row.counts()) {
+                let key = (row.cell.clone(), row.variant.clone());
+                self.leaderless_ms.entry(key).or_default().push(us / 1e3);
+            }
+            if row.verdict != sraft_events::Verdict::Ok {
+                *self.odd.entry(row.verdict.to_string()).or_default() += 1;
+            }
         }
         self.bar.set_position(self.done);
         self.bar.set_message(self.medians());

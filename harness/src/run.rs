@@ -20,8 +20,9 @@ use crate::{
     cluster::{Cluster, HOST, Halt},
     experiment::File,
     manifest,
-    plan::{Launch, Overrides, RunPlan},
+    plan::{Backend, Launch, Overrides, RunPlan},
     progress::Progress,
+    simulate,
     trial::{self, Trial},
 };
 
@@ -29,7 +30,7 @@ use crate::{
 const STARTS: u32 = 3;
 
 /// Exit code after Ctrl-C, as a shell would report it.
-const INTERRUPTED: u8 = 130;
+pub(crate) const INTERRUPTED: u8 = 130;
 
 /// `sraft run`.
 pub(crate) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
@@ -38,7 +39,10 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
         None => begin(args)?,
         Some(run) => resume(args, run)?,
     };
-    let Begun { plan, dir, lock, done } = begun;
+    if begun.plan.backend == Backend::Sim {
+        return simulate::run(args, begun);
+    }
+    let Begun { plan, dir, lock, done, .. } = begun;
 
     // 2. An agent, which owns every process and every working file from now on.
     let work = work_dir(&dir)?;
@@ -70,21 +74,37 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     let result = session.work(&mut cluster);
     progress.finish();
     drop(cluster); // every process is gone, before anything is computed
+    if !args.keep {
+        // The agent has removed it, unless somebody has killed the agent.
+        let _ = std::fs::remove_dir_all(&work);
+    }
+    if args.keep {
+        progress.note(&format!("the nodes' directories are in {}", work.display()));
+    }
+    conclude(args, &dir, lock, manifest, &progress, result)
+}
+
+/// Closes a run's books, whether or not it got to its end.
+pub(crate) fn conclude(
+    args: &RunArgs,
+    dir: &RunDir,
+    lock: RunLock,
+    mut manifest: Manifest,
+    progress: &Progress,
+    result: Result<(), Failure>,
+) -> anyhow::Result<ExitCode> {
     let end = match &result {
         Ok(()) => "complete",
         Err(Failure::Halt(Halt::Interrupted)) => "interrupted",
         Err(_) => "failed",
     };
-    close(&mut manifest, end, &dir)?;
-    if args.keep {
-        progress.note(&format!("the nodes' directories are in {}", work.display()));
-    }
+    close(&mut manifest, end, dir)?;
 
     // 4. What was measured is reported, also if the run did not get to its end.
-    let reported = crate::conclude(&dir, args.json);
+    let reported = crate::conclude(dir, args.json);
     drop(lock);
     if let (Err(_), Err(error)) = (&result, &reported) {
-        progress.note(&format!("error: {error:#}"));
+        progress.note(&format!("error: {}", sraft_node::one_line(error)));
     }
     match result {
         Ok(()) => reported.map(|()| ExitCode::SUCCESS),
@@ -109,11 +129,13 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
 }
 
 /// A run whose folder is there and locked.
-struct Begun {
-    plan: RunPlan,
-    dir: RunDir,
-    lock: RunLock,
-    done: BTreeSet<u64>,
+pub(crate) struct Begun {
+    pub(crate) plan: RunPlan,
+    pub(crate) dir: RunDir,
+    pub(crate) lock: RunLock,
+    pub(crate) done: BTreeSet<u64>,
+    /// The last instant in the records so far, nanoseconds.
+    pub(crate) reached_ns: u64,
 }
 
 fn begin(args: &RunArgs) -> anyhow::Result<Begun> {
@@ -125,7 +147,7 @@ fn begin(args: &RunArgs) -> anyhow::Result<Begun> {
     let lock = dir.lock()?;
     dir.write_experiment(&file.text)?;
     dir.write_plan(&plan.plan)?;
-    Ok(Begun { plan, dir, lock, done: BTreeSet::new() })
+    Ok(Begun { plan, dir, lock, done: BTreeSet::new(), reached_ns: 0 })
 }
 
 /// Makes the folders of a run, named after the second in which it begins if not otherwise.
@@ -188,7 +210,8 @@ fn resume(args: &RunArgs, run: &Path) -> anyhow::Result<Begun> {
             dir.results().display()
         );
     }
-    Ok(Begun { plan, dir, lock, done })
+    let reached_ns = resumed.events.records.iter().map(|record| record.mono_ns).max();
+    Ok(Begun { plan, dir, lock, done, reached_ns: reached_ns.unwrap_or(0) })
 }
 
 /// Trials of one variant in one cell; the same number for all.
@@ -220,7 +243,7 @@ fn close(manifest: &mut Manifest, end: &str, dir: &RunDir) -> anyhow::Result<()>
 
 /// Why the trials did not get to their end.
 #[derive(Debug)]
-enum Failure {
+pub(crate) enum Failure {
     Halt(Halt),
     Other(anyhow::Error),
 }
@@ -342,7 +365,7 @@ impl Session<'_> {
         let row = measure::row(&self.plan.plan, &records)?;
         self.dir.append_trial(&lines(&records)?, Some(&row))?;
         self.done.insert(number);
-        self.progress.trial(&row);
+        self.progress.trials(std::slice::from_ref(&row));
         Ok(())
     }
 
@@ -351,6 +374,6 @@ impl Session<'_> {
     }
 }
 
-fn lines(records: &[sraft_events::Record]) -> anyhow::Result<Vec<String>> {
+pub(crate) fn lines(records: &[sraft_events::Record]) -> anyhow::Result<Vec<String>> {
     records.iter().map(|record| Ok(serde_json::to_string(record)?)).collect()
 }

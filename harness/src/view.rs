@@ -79,7 +79,7 @@ impl View {
                 match action {
                     FaultAction::Pause => node.paused = true,
                     FaultAction::Resume => node.paused = false,
-                    FaultAction::Kill | FaultAction::Stop => {}
+                    FaultAction::Kill | FaultAction::Stop | FaultAction::Isolate => {}
                 }
                 true
             }

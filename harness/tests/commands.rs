@@ -57,6 +57,7 @@ fn help_names_every_command_and_option() {
       run     Run an experiment: figures, tables and a report come out
       plan    Say what an experiment would run, and how long that takes
       report  Derive everything from the records of a run again
+      sim     Look for broken invariants in simulated clusters under random faults
       node    Run one consensus node
       help    Print this message or the help of the given subcommand(s)
 
@@ -76,6 +77,7 @@ fn help_names_every_command_and_option() {
           --trials <N>    Trials per variant and cell, instead of the experiment's own number
           --seed <S>      Seed of everything random, instead of the experiment's own
           --out <DIR>     Folder in which results/ and plots/ are written [default: .]
+          --name <RUN>    Name of the run's folder, instead of the time at which it begins
           --resume <RUN>  Go on with a run that was interrupted: its folder, results/EXPERIMENT/RUN
           --json          Write the summary to standard output as JSON
           --keep          Keep the nodes' directories and say where they are
@@ -90,7 +92,7 @@ fn a_bad_experiment_is_refused_before_anything_starts() {
         assert_eq!(output.status.code(), Some(1));
         assert_eq!(
             text(&output.stderr),
-            "error: x.toml, line 9: trials.count is -2; write a number from 1 to 4294967295\n"
+            "error: x.toml, line 9: trials.count is -2; write a number from 1 to 1000000\n"
         );
     }
     let output = refused("run", &EXPERIMENT.replace("size = 3", "sise = 3"), &[]);

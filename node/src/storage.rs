@@ -9,6 +9,9 @@
 //! | `log/` | term, vote and log entries in a fjall keyspace, each with its own checksum |
 //! | `watermark` | the last state known to be durable, to notice when a disk has lost some of it |
 //!
+//! What is made there is made under a name that ends in `.new` and renamed once it is whole, so that
+//! a node can be killed at any moment of its first start.
+//!
 //! All writing is done by one thread. It takes everything that is queued, writes it as one batch
 //! with one sync, and reports the highest ticket: under load several rounds of the protocol share
 //! one sync (group commit).

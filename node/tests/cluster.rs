@@ -234,6 +234,30 @@ fn a_leader_that_is_told_to_stop_hands_over_first() {
 }
 
 #[test]
+fn a_node_killed_at_any_moment_of_its_first_start_starts_again() {
+    // The storage engine makes a dozen files in a few milliseconds. A kill in the middle must not
+    // leave a directory that it cannot open.
+    let mut cluster = Cluster::start(0, &["--preset", "lan"]);
+    for sign in ["lock", "identity.toml", "watermark", "log.new", "log"] {
+        cluster.ports = vec![free_port()];
+        cluster.nodes = vec![None];
+        let data = cluster.path(1, "data");
+        let killed_at = data.join(sign);
+        cluster.start_node(1);
+        let until = Instant::now() + PATIENCE;
+        while !killed_at.exists() && !data.join("log").exists() {
+            assert!(Instant::now() < until, "{sign} does not come");
+        }
+        cluster.signal(1, Signal::KILL);
+        cluster.start_node(1);
+        cluster.leader(0);
+        cluster.signal(1, Signal::KILL);
+        fs::remove_dir_all(&data).unwrap();
+        fs::remove_file(cluster.path(1, "log")).unwrap();
+    }
+}
+
+#[test]
 fn original_raft_elects_without_sub_leaders() {
     let cluster = Cluster::start(3, &["--original-raft", "--preset", "lan"]);
     let (leader, term) = cluster.leader(0);

@@ -71,7 +71,8 @@ impl Process {
     }
 
     pub(crate) fn act(&self, action: FaultAction) -> io::Result<()> {
-        Ok(pidfd_send_signal(&self.pidfd, signal(action))?)
+        let signal = signal(action).ok_or(io::ErrorKind::Unsupported)?;
+        Ok(pidfd_send_signal(&self.pidfd, signal)?)
     }
 
     /// Kills the process and whatever it may have started. Stopped ones die of it too.
@@ -88,12 +89,14 @@ impl Process {
     }
 }
 
-fn signal(action: FaultAction) -> Signal {
+/// The signal that does it, if one can.
+fn signal(action: FaultAction) -> Option<Signal> {
     match action {
-        FaultAction::Kill => Signal::KILL,
-        FaultAction::Stop => Signal::TERM,
-        FaultAction::Pause => Signal::STOP,
-        FaultAction::Resume => Signal::CONT,
+        FaultAction::Kill => Some(Signal::KILL),
+        FaultAction::Stop => Some(Signal::TERM),
+        FaultAction::Pause => Some(Signal::STOP),
+        FaultAction::Resume => Some(Signal::CONT),
+        FaultAction::Isolate => None,
     }
 }
 

@@ -138,6 +138,8 @@ pub enum Fault {
     /// Messages are lost from each of the first nodes to each of the second: one way, both ways,
     /// or one link, as the lists say.
     Cut(Cut),
+    /// The node is cut off from every other, both ways.
+    Isolate(NodeId),
     /// The opposite of [`Fault::Cut`].
     Mend(Cut),
     /// A connection breaks though both processes live; it is soon back.
@@ -375,6 +377,7 @@ impl Model {
             Fault::Restart(node) => self.check_node("fault restart", *node),
             Fault::Pause(node) => self.check_node("fault pause", *node),
             Fault::Resume(node) => self.check_node("fault resume", *node),
+            Fault::Isolate(node) => self.check_node("fault isolate", *node),
             Fault::StallDisk(node) => self.check_node("fault stall-disk", *node),
             Fault::MendDisk(node) => self.check_node("fault mend-disk", *node),
             Fault::Propose(node) => self.check_node("fault propose", *node),

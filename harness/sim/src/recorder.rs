@@ -25,6 +25,10 @@ impl Recorder {
         Recorder { members: members.to_vec(), sub_leaders, written, pids, records: Vec::new() }
     }
 
+    pub(crate) fn records(&self) -> &[Record] {
+        &self.records
+    }
+
     pub(crate) fn take(&mut self) -> Vec<Record> {
         std::mem::take(&mut self.records)
     }

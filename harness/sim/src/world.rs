@@ -118,6 +118,17 @@ pub struct Tally {
     pub committed: u64,
 }
 
+impl std::ops::AddAssign for Tally {
+    fn add_assign(&mut self, other: Tally) {
+        self.events += other.events;
+        self.messages += other.messages;
+        self.leaders += other.leaders;
+        self.promotions += other.promotions;
+        self.handovers += other.handovers;
+        self.committed += other.committed;
+    }
+}
+
 /// A leader and an instant in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Milestone {

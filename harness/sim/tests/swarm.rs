@@ -1,26 +1,28 @@
-//! Random clusters under random faults: see `sraft_sim::swarm`. `SRAFT_SEEDS` says how many.
+//! Random clusters under random faults: see `sraft_sim::swarm`. `SRAFT_SEEDS` says how many at
+//! least, and `SRAFT_SECONDS` for how long there may be more of them.
+
+use std::time::{Duration, Instant};
 
 use sraft_sim::{Tally, replay, swarm};
 
-fn seeds(default: u64) -> u64 {
-    std::env::var("SRAFT_SEEDS").map_or(default, |n| n.parse().expect("SRAFT_SEEDS is a number"))
+fn number(variable: &str, default: u64) -> u64 {
+    std::env::var(variable).map_or(default, |n| n.parse().expect("the variable is a number"))
 }
 
 #[test]
 fn safety_and_liveness_under_random_faults() {
-    let seeds = seeds(300);
-    let first: u64 = std::env::var("SRAFT_FIRST_SEED").map_or(0, |n| n.parse().expect("a number"));
-    let mut sum = Tally::default();
-    for seed in first..first + seeds {
+    let (least, first) = (number("SRAFT_SEEDS", 300), number("SRAFT_FIRST_SEED", 0));
+    let (began, lasts) = (Instant::now(), Duration::from_secs(number("SRAFT_SECONDS", 0)));
+    let (mut sum, mut seeds) = (Tally::default(), 0);
+    for seed in first.. {
+        if seeds >= least && began.elapsed() >= lasts {
+            break;
+        }
+        seeds += 1;
         let tally = swarm(seed).unwrap_or_else(|failure| {
             panic!("{failure}\n{}", replay(seed));
         });
-        sum.events += tally.events;
-        sum.messages += tally.messages;
-        sum.leaders += tally.leaders;
-        sum.promotions += tally.promotions;
-        sum.handovers += tally.handovers;
-        sum.committed += tally.committed;
+        sum += tally;
     }
     println!("{seeds} seeds: {sum:?}");
     // The faults must reach the protocol, or this shows nothing.

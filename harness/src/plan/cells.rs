@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use sraft_core::{ConfigError, TimingKnobs};
 
-use super::{Fault, Launch};
+use super::{Backend, Fault, Launch};
 use crate::{
     experiment::{Experiment, File, Refused},
     fault::{Kind, Target},
@@ -13,8 +13,17 @@ use crate::{
 /// Highest rate that a node accepts.
 const FASTEST: u32 = 100_000;
 
-/// Largest cluster: each node is a process of this machine.
+/// Largest cluster whose nodes are processes of this machine.
 const LARGEST: i64 = 99;
+
+/// Largest cluster that is simulated.
+const LARGEST_SIMULATED: i64 = 101;
+
+/// Most cells of a matrix: each has figures and files of its own.
+const MOST_CELLS: usize = 200;
+
+/// Longest name of a cell: names of files are made of it and of a variant's name.
+const LONGEST_NAME: usize = 150;
 
 /// What a matrix may vary, besides the timing.
 const VARIED: &[&str] = &["cluster.size", "workload.rate", "fault.target"];
@@ -35,7 +44,12 @@ impl Cell {
         let dotted = keys.join(".");
         // What is wrong with one knob may be another's fault, so any knob of the matrix will do.
         let timing = |path: &&String| keys[0] == "timing" && path.starts_with("timing.");
-        let path = self.paths.iter().find(|path| **path == dotted);
+        // `sim.round_trip` may have been given as a whole, or one of its values.
+        let within = |path: &str| {
+            let sim = keys[0] == "sim" && path.starts_with("sim.");
+            sim && (dotted.starts_with(path) || path.starts_with(&dotted))
+        };
+        let path = self.paths.iter().find(|path| **path == dotted || within(path));
         match path.or_else(|| self.paths.iter().find(timing)) {
             Some(path) => file.refuse(&["matrix", path], format!("with {}: {message}", self.name)),
             None => file.refuse(keys, message),
@@ -48,16 +62,27 @@ pub(super) fn cells(file: &File, given: &Experiment) -> Result<Vec<Cell>, Refuse
     let mut combinations: Vec<Vec<(&str, &toml::Value)>> = vec![Vec::new()];
     for (path, values) in &given.matrix {
         let refuse = |message: String| file.refuse(&["matrix", path], message);
-        let offered = VARIED.contains(&path.as_str()) || path.starts_with("timing.");
+        let simulated = given.cluster.backend == "sim";
+        let offered = VARIED.contains(&path.as_str())
+            || path.starts_with("timing.")
+            || (simulated && path.starts_with("sim."));
         if !offered {
+            let (varied, sim) = (VARIED.join(", "), if simulated { ", sim.KEY" } else { "" });
             return Err(refuse(format!(
-                "the matrix cannot vary `{path}`; it can vary {} and timing.KNOB (in quotes)",
-                VARIED.join(", ")
+                "the matrix cannot vary `{path}`; it can vary {varied}{sim} and timing.KNOB (in \
+                 quotes)"
             )));
         }
         let values = values.as_array().filter(|values| !values.is_empty()).ok_or_else(|| {
             refuse(format!("`{path}` needs an array with one value at least, such as [3, 5]"))
         })?;
+        let product = combinations.len() * values.len();
+        if product > MOST_CELLS {
+            return Err(refuse(format!(
+                "with `{path}` the matrix has {product} cells, more than {MOST_CELLS}; list fewer \
+                 values, or divide the experiment"
+            )));
+        }
         combinations = combinations
             .iter()
             .flat_map(|before| {
@@ -77,6 +102,13 @@ pub(super) fn cells(file: &File, given: &Experiment) -> Result<Vec<Cell>, Refuse
             let message = format!("the matrix holds {name} twice; list every value once");
             return Err(file.refuse(&["matrix", &first], message));
         }
+        if name.len() > LONGEST_NAME {
+            let message = format!(
+                "{name} is too long for the names of files; vary fewer things at once, {LONGEST_NAME} \
+                 letters have room"
+            );
+            return Err(file.refuse(&["matrix", &first], message));
+        }
         let experiment = file.with(&values).map_err(|why| {
             file.refuse(&["matrix", &first], format!("{name} cannot be applied: {why}"))
         })?;
@@ -86,17 +118,25 @@ pub(super) fn cells(file: &File, given: &Experiment) -> Result<Vec<Cell>, Refuse
 }
 
 /// Lowers every variant of a cell to what its nodes will run with.
-pub(super) fn lower(file: &File, cell: &Cell) -> Result<Vec<(String, Launch)>, Refused> {
+pub(super) fn lower(
+    file: &File,
+    cell: &Cell,
+    backend: Backend,
+) -> Result<Vec<(String, Launch)>, Refused> {
     let experiment = &cell.experiment;
     let blame = |keys: &[&str], message: String| cell.blame(file, keys, message);
-    let fault = fault(file, cell)?;
+    let fault = fault(file, cell, backend)?;
     let target = fault.target;
+    let largest = match backend {
+        Backend::Local => LARGEST,
+        Backend::Sim => LARGEST_SIMULATED,
+    };
     let size = u32::try_from(experiment.cluster.size)
         .ok()
-        .filter(|_| (2..=LARGEST).contains(&experiment.cluster.size))
+        .filter(|_| (2..=largest).contains(&experiment.cluster.size))
         .ok_or_else(|| {
             let size = experiment.cluster.size;
-            let message = format!("cluster.size is {size}; write a number from 2 to {LARGEST}");
+            let message = format!("cluster.size is {size}; write a number from 2 to {largest}");
             blame(&["cluster", "size"], message)
         })?;
     let rate = u32::try_from(experiment.workload.rate)
@@ -109,6 +149,12 @@ pub(super) fn lower(file: &File, cell: &Cell) -> Result<Vec<(String, Launch)>, R
             );
             blame(&["workload", "rate"], message)
         })?;
+    if backend == Backend::Sim && rate > 0 {
+        let message = format!(
+            "workload.rate is {rate}, but there is no workload in a simulated cluster; remove it"
+        );
+        return Err(blame(&["workload", "rate"], message));
+    }
     let members: Vec<u64> = (1..=u64::from(size)).collect();
     let mut launches = Vec::new();
     for (index, variant) in experiment.variants.iter().enumerate() {
@@ -130,6 +176,7 @@ pub(super) fn lower(file: &File, cell: &Cell) -> Result<Vec<(String, Launch)>, R
             sub_leaders: config.sub_leaders() as u32,
             cell_sub_leaders: 0,
             rate,
+            sim: (backend == Backend::Sim).then(|| experiment.sim.clone().unwrap_or_default()),
         };
         launches.push((variant.name.clone(), launch));
     }
@@ -156,6 +203,14 @@ pub(super) fn lower(file: &File, cell: &Cell) -> Result<Vec<(String, Launch)>, R
         );
         return Err(blame(too_small(cell), message));
     }
+    for launch in launches.iter().map(|(_, launch)| launch) {
+        let Some(sim) = &launch.sim else { continue };
+        sim.setup(launch).map_err(|wrong| {
+            let keys: Vec<&str> =
+                std::iter::once("sim").chain(wrong.keys.iter().map(String::as_str)).collect();
+            blame(&keys, wrong.message)
+        })?;
+    }
     Ok(launches)
 }
 
@@ -179,9 +234,10 @@ fn knob(error: &ConfigError) -> &'static str {
 }
 
 /// What is done to whom in a cell.
-fn fault(file: &File, cell: &Cell) -> Result<Fault, Refused> {
+fn fault(file: &File, cell: &Cell, backend: Backend) -> Result<Fault, Refused> {
     let (fault, timeout) = (&cell.experiment.fault, cell.experiment.trials.timeout);
-    let kind = Kind::parse(&fault.kind).map_err(|why| cell.blame(file, &["fault", "kind"], why))?;
+    let kind = Kind::parse(&fault.kind, backend)
+        .map_err(|why| cell.blame(file, &["fault", "kind"], why))?;
     let target =
         Target::parse(&fault.target).map_err(|why| cell.blame(file, &["fault", "target"], why))?;
     let refuse = |message: String| Err(cell.blame(file, &["fault", "duration"], message));
@@ -191,6 +247,11 @@ fn fault(file: &File, cell: &Cell) -> Result<Fault, Refused> {
             return refuse(format!(
                 "fault.duration says how long a pause lasts, and {kind} has no end; remove it"
             ));
+        }
+        Some(duration) if duration.0.is_zero() => {
+            return refuse(
+                "fault.duration is zero: nothing would happen; write 1s, say".to_owned(),
+            );
         }
         Some(duration) if duration.0 >= timeout.0 => {
             return refuse(format!(

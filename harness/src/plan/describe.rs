@@ -5,7 +5,7 @@ use std::time::Duration;
 use sraft_core::{Detector, Protocol, Span, TimeoutRange};
 use sraft_report::results::Block;
 
-use super::{RunPlan, power};
+use super::{Backend, RunPlan, power};
 use crate::fault::list;
 
 /// `sraft plan`: the plan for a human.
@@ -57,6 +57,11 @@ pub(crate) fn describe(run: &RunPlan) -> String {
             0 => plain.min + plain.width() / launch.size,
             _ => timing.rank_timeout.min + timing.rank_timeout.width() / 2,
         };
+        if run.backend == Backend::Sim {
+            let each = count + blocks.iter().map(|b| b.warmup as usize).sum::<usize>();
+            expected += simulated(launch.size) * each as u32;
+            continue;
+        }
         let pause = if fault.kind.ends_processes() { Duration::ZERO } else { fault.duration };
         let trial = detect.max(pause) + REST_OF_A_TRIAL;
         let each = (count + blocks.iter().map(|b| b.warmup as usize).sum::<usize>()) as u32;
@@ -111,6 +116,11 @@ fn detector(detector: Detector) -> &'static str {
         Detector::Silence => "silence",
         Detector::Connection => "connection",
     }
+}
+
+/// What a simulated trial takes of one core: every node talks with every other.
+fn simulated(size: u32) -> Duration {
+    Duration::from_micros(200) + Duration::from_micros(5) * (size * size)
 }
 
 /// Rough costs on a machine with two cores, for the estimate only.

@@ -113,6 +113,7 @@ mod tests {
             sub_leaders: Timing::reference().sub_leaders(protocol, 5) as u32,
             cell_sub_leaders: 2,
             rate: 0,
+            sim: None,
         }
     }
 

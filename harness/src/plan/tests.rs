@@ -50,6 +50,7 @@ fn an_experiment_becomes_a_plan() {
       raft: 25 trials in 3 blocks; 5 nodes, heartbeat 50ms, timeout 300ms-1s, detector silence
       s-raft: 25 trials in 3 blocks; 5 nodes, heartbeat 50ms, timeout 300ms-1s, ranks 150ms-200ms and 250ms-350ms, detector silence
     50 trials and 4 warm-ups in 6 interleaved blocks, seed 7; about 28s
+    a difference of medians from raft shows in about so many milliseconds or more (4 times of 5, at the 5 % level): s-raft 78 ms
     ");
 }
 
@@ -139,6 +140,11 @@ fn equal_losses_are_planned_for_all_variants_of_a_cell() {
 
 #[test]
 fn bad_input_is_refused_with_its_line_and_the_remedy() {
+    let long = format!("name = \"{}\"", "k".repeat(65));
+    let wide = format!("[matrix]\n\"workload.rate\" = {:?}\n[fault]", Vec::from_iter(0..201));
+    let knob = |name: &str| format!("\"timing.{name}\" = [\"300ms-1000ms\"]\n");
+    let deep = ["election_timeout", "rank_timeout", "rank_step", "follower_timeout"].map(knob);
+    let deep = format!("[matrix]\n{}\"timing.heartbeat\" = [\"50ms\"]\n[fault]", deep.concat());
     let cases = [
         ("name = \"kill\"", "name = \"../kill\""),
         ("size = 5", "size = -5"),
@@ -177,6 +183,15 @@ fn bad_input_is_refused_with_its_line_and_the_remedy() {
         ("[fault]", "[matrix]\n\"cluster.size\" = [3, 0]\n[fault]"),
         ("[fault]", "[matrix]\n\"fault.target\" = [\"leader+all-sub-leaders\"]\n[fault]"),
         ("[fault]", "[matrix]\n\"trials.count\" = [3, 4]\n[fault]"),
+        ("size = 5", "size = \"five\""),
+        ("preset = \"reference\"", "sub_leader_ratio = \"half\""),
+        ("kind = \"kill\"", "kind = \"pause\"\nduration = \"0s\""),
+        ("count = 25", "count = 1000000000000"),
+        ("count = 25", "count = 600000"),
+        ("timeout = \"10s\"", "timeout = \"30h\""),
+        ("name = \"kill\"", &long),
+        ("[fault]", &wide),
+        ("[fault]", &deep),
     ];
     let said: String = cases
         .iter()
@@ -184,7 +199,7 @@ fn bad_input_is_refused_with_its_line_and_the_remedy() {
         .collect();
     insta::assert_snapshot!(said, @r#"
     name = "../kill"
-    x.toml, line 2: `../kill` cannot be part of a file name; use letters, digits, `.`, `_` and `-`, and do not begin with a dot
+    x.toml, line 2: `../kill` cannot be part of a file name; use up to 64 letters, digits, `.`, `_` and `-`, and begin with neither a dot nor a dash
 
     size = -5
     x.toml, line 5: cluster.size is -5; write a number from 2 to 99
@@ -202,7 +217,7 @@ fn bad_input_is_refused_with_its_line_and_the_remedy() {
     x.toml, line 6: there is no backend `cloud`; write backend = "local"
 
     preset = "fast"
-    x.toml, line 7: unknown variant `fast`, expected one of `reference`, `raft-paper`, `lan`
+    x.toml, line 7: unknown value `fast`, expected one of `reference`, `raft-paper`, `lan`
 
     heartbeat = 50
     x.toml, line 7: invalid type: integer `50`, expected a string; a duration is written with its unit, such as "50ms"
@@ -232,19 +247,19 @@ fn bad_input_is_refused_with_its_line_and_the_remedy() {
     x.toml, line 10: target leader+all-sub-leaders strikes 3 of 5 nodes and leaves 2, but a leader needs a majority of 3: nobody could be elected; take a larger cluster, fewer sub-leaders (timing.sub_leader_ratio) or another target
 
     count = 0
-    x.toml, line 12: trials.count is 0; write a number from 1 to 4294967295
+    x.toml, line 12: trials.count is 0; write a number from 1 to 1000000
 
     count = -3
-    x.toml, line 12: trials.count is -3; write a number from 1 to 4294967295
+    x.toml, line 12: trials.count is -3; write a number from 1 to 1000000
 
     block = 0
-    x.toml, line 15: trials.block is 0; write a number from 1 to 4294967295
+    x.toml, line 15: trials.block is 0; write a number from 1 to 1000000
 
     seed = -7
     x.toml, line 16: trials.seed is -7; write a number from 0
 
     timeout = "0s"
-    x.toml, line 14: trials.timeout is zero; write 10s, say
+    x.toml, line 14: trials.timeout is 0s; write a duration from 10ms to 1day, such as 10s
 
     timeout = "soon"
     x.toml, line 14: `soon` is not a duration (expected number at 0); write a number and a unit, such as 50ms or 1s
@@ -253,10 +268,10 @@ fn bad_input_is_refused_with_its_line_and_the_remedy() {
     x.toml, line 21: there is a variant `raft` already; give this one another name
 
     name = "s/raft"
-    x.toml, line 21: `s/raft` cannot be part of a file name; use letters, digits, `.`, `_` and `-`, and do not begin with a dot
+    x.toml, line 21: `s/raft` cannot be part of a file name; use up to 64 letters, digits, `.`, `_` and `-`, and begin with neither a dot nor a dash
 
     protocol = "paxos"
-    x.toml, line 22: unknown variant `paxos`, expected `raft` or `s-raft`
+    x.toml, line 22: unknown value `paxos`, expected `raft` or `s-raft`
 
     protocol = "s-raft" / timing = { rank_timeout = "70ms" }
     x.toml, line 23: variant s-raft: rank_timeout may be as short as 70ms, which is less than two heartbeats of 50ms: one late heartbeat would depose a healthy leader; raise rank_timeout or lower heartbeat
@@ -293,6 +308,33 @@ fn bad_input_is_refused_with_its_line_and_the_remedy() {
 
     [matrix] / "trials.count" = [3, 4] / [fault]
     x.toml, line 9: the matrix cannot vary `trials.count`; it can vary cluster.size, workload.rate, fault.target and timing.KNOB (in quotes)
+
+    size = "five"
+    x.toml, line 5: invalid type: string "five", expected a whole number
+
+    sub_leader_ratio = "half"
+    x.toml, line 7: invalid type: string "half", expected a number
+
+    kind = "pause" / duration = "0s"
+    x.toml, line 10: fault.duration is zero: nothing would happen; write 1s, say
+
+    count = 1000000000000
+    x.toml, line 12: trials.count is 1000000000000; write a number from 1 to 1000000
+
+    count = 600000
+    x.toml, line 12: 600000 trials and 2 warm-ups for each of 2 variants and cells are 1200004, more than 1000000; lower trials.count or --trials, or divide the experiment
+
+    timeout = "30h"
+    x.toml, line 14: trials.timeout is 1day6h; write a duration from 10ms to 1day, such as 10s
+
+    name = "kkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkk"
+    x.toml, line 2: `kkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkk` cannot be part of a file name; use up to 64 letters, digits, `.`, `_` and `-`, and begin with neither a dot nor a dash
+
+    [matrix] / "workload.rate" = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32, 33, 34, 35, 36, 37, 38, 39, 40, 41, 42, 43, 44, 45, 46, 47, 48, 49, 50, 51, 52, 53, 54, 55, 56, 57, 58, 59, 60, 61, 62, 63, 64, 65, 66, 67, 68, 69, 70, 71, 72, 73, 74, 75, 76, 77, 78, 79, 80, 81, 82, 83, 84, 85, 86, 87, 88, 89, 90, 91, 92, 93, 94, 95, 96, 97, 98, 99, 100, 101, 102, 103, 104, 105, 106, 107, 108, 109, 110, 111, 112, 113, 114, 115, 116, 117, 118, 119, 120, 121, 122, 123, 124, 125, 126, 127, 128, 129, 130, 131, 132, 133, 134, 135, 136, 137, 138, 139, 140, 141, 142, 143, 144, 145, 146, 147, 148, 149, 150, 151, 152, 153, 154, 155, 156, 157, 158, 159, 160, 161, 162, 163, 164, 165, 166, 167, 168, 169, 170, 171, 172, 173, 174, 175, 176, 177, 178, 179, 180, 181, 182, 183, 184, 185, 186, 187, 188, 189, 190, 191, 192, 193, 194, 195, 196, 197, 198, 199, 200] / [fault]
+    x.toml, line 9: with `workload.rate` the matrix has 201 cells, more than 200; list fewer values, or divide the experiment
+
+    [matrix] / "timing.election_timeout" = ["300ms-1000ms"] / "timing.rank_timeout" = ["300ms-1000ms"] / "timing.rank_step" = ["300ms-1000ms"] / "timing.follower_timeout" = ["300ms-1000ms"] / "timing.heartbeat" = ["50ms"] / [fault]
+    x.toml, line 9: timing.election_timeout=300ms-1000ms,timing.rank_timeout=300ms-1000ms,timing.rank_step=300ms-1000ms,timing.follower_timeout=300ms-1000ms,timing.heartbeat=50ms is too long for the names of files; vary fewer things at once, 150 letters have room
     "#);
 }
 
@@ -305,4 +347,98 @@ fn sub_leaders_that_do_not_exist_cannot_be_struck() {
     insta::assert_snapshot!(plan(&text).unwrap_err(), @"x.toml, line 10: target secondary needs 2 sub-leader(s), but no variant designates more than 1 among 3 nodes; take a larger cluster or another target");
     let none = GOOD.split("[[variant]]").next().unwrap();
     insta::assert_snapshot!(plan(none).unwrap_err(), @r#"x.toml: there is no [[variant]]; add one with a name and protocol = "raft" or "s-raft""#);
+}
+
+/// A good experiment for the simulator.
+fn simulated() -> String {
+    GOOD.replace("size = 5\n", "size = 5\nbackend = \"sim\"\n")
+        .replace("[fault]", "[sim]\nlatency = \"1ms-2ms\"\n[fault]")
+}
+
+#[test]
+fn a_simulated_cluster_is_planned_with_its_surroundings() {
+    let text = simulated().replace("size = 5", "size = 101")
+        + "[matrix]\n\"sim.latency\" = [\"1ms\", { median = \"2ms\", sigma = 0.3 }, [\"1ms\", \"3ms\"]]\n";
+    let run = plan(&text).unwrap();
+    assert_eq!(run.backend, Backend::Sim);
+    let latencies: Vec<&serde_json::Value> =
+        run.plan.settings.iter().step_by(2).map(|s| &s.node["sim"]["latency"]).collect();
+    insta::assert_snapshot!(
+        serde_json::to_string(&latencies).unwrap(),
+        @r#"["1ms",{"median":"2ms","sigma":0.3},["1ms","3ms"]]"#
+    );
+    assert_eq!(plan(GOOD).unwrap().backend, Backend::Local);
+}
+
+#[test]
+fn impossible_surroundings_are_refused_with_their_line_and_the_remedy() {
+    let regions = "regions = { here = [1, 2], there = [3, 4, 5] }";
+    let cases = [
+        "latency = \"-1ms\"",
+        "latency = \"3ms-1ms\"",
+        "latency = \"1h\"",
+        "latency = 5",
+        "latency = []",
+        "latency = { median = \"1ms\", sigma = -1.0 }",
+        "latency = { mean = \"1ms\" }",
+        "write = \"soon\"",
+        "loss = 1.5",
+        "duplication = -0.1",
+        "reordering = 3",
+        "jitter = \"1ms\"",
+        "clock_error = 1000000",
+        "laggards = 4",
+        "laggards = -1",
+        "crash_phase = 0.5",
+        "heartbeats_synchronised = true\ncrash_phase = 1.5",
+        "heartbeats_synchronised = true\ncrash_phase = \"late\"",
+        "stagger = \"1day\"",
+        "leader = 6",
+        "leader = \"mars\"",
+        "link = [{ from = 1, to = 9, latency = \"1ms\" }]",
+        "link = [{ from = 1, to = 1, latency = \"1ms\" }]",
+        "cut = [{ from = [1], to = [0] }]",
+        "cut = [{ from = [1], to = [] }]",
+        "cut = [{ from = [1, 2], to = [2, 3] }]",
+        "regions = { here = [1, 2], there = [3, 4, 6] }",
+        "regions = { here = [1, 2], there = [2, 3, 4, 5] }",
+        "regions = { here = [1, 2], there = [3, 4] }",
+        regions,
+        &format!("{regions}\nround_trip = {{ here = {{ elsewhere = \"80ms\" }} }}"),
+        &format!(
+            "{regions}\nround_trip = {{ here = {{ there = \"80ms\" }}, there = {{ here = \"8ms\" }} }}"
+        ),
+    ];
+    let refusal = |by: &str| {
+        let text = simulated().replace("latency = \"1ms-2ms\"", by);
+        plan(&text).expect_err(by).to_string()
+    };
+    let mut said: String = cases
+        .iter()
+        .map(|by| format!("{}\n{}\n\n", by.replace('\n', " / "), refusal(by)))
+        .collect();
+    for (what, text) in [
+        ("[sim] of processes", GOOD.replace("[fault]", "[sim]\nloss = 0.1\n[fault]")),
+        ("workload", simulated().replace("[sim]", "[workload]\nrate = 5\n[sim]")),
+        ("stop", simulated().replace("\"kill\"\nt", "\"stop\"\nt")),
+        ("isolated processes", GOOD.replace("\"kill\"\nt", "\"isolate\"\nt")),
+        ("size", simulated().replace("size = 5", "size = 102")),
+        ("matrix", simulated() + "[matrix]\n\"sim.loss\" = [0.1, 2.0]\n"),
+        ("matrix of processes", GOOD.to_owned() + "[matrix]\n\"sim.loss\" = [0.1, 2.0]\n"),
+        ("report", GOOD.to_owned() + "[report]\nfigure = \"announced\"\npanels = [[\"paxos\"]]\n"),
+    ] {
+        let refused = plan(&text).expect_err(what);
+        said += &format!("{what}\n{refused}\n\n");
+    }
+    insta::assert_snapshot!(said, @"");
+}
+
+#[test]
+fn the_simulated_experiments_can_be_planned() {
+    for name in ["raft-fig16", "scale", "wan"] {
+        let path = format!("{}/../experiments/{name}.toml", env!("CARGO_MANIFEST_DIR"));
+        let file = File::read(Path::new(&path)).unwrap();
+        let run = RunPlan::new(&file, Overrides::default()).unwrap();
+        assert_eq!((run.plan.experiment.as_str(), run.backend), (name, Backend::Sim));
+    }
 }

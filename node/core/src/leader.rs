@@ -140,6 +140,9 @@ impl Node {
     }
 
     pub(crate) fn propose(&mut self, command: Vec<u8>) {
+        if command.is_empty() || command.len() > self.config.max_append_bytes {
+            return;
+        }
         match (&self.state, self.leader) {
             (State::Leader(leadership), _) if leadership.transfer.is_none() => {
                 self.append(command);

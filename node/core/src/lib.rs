@@ -136,7 +136,9 @@ pub enum Input {
     /// A command for the replicated state machine. A leader appends it; a follower forwards it to
     /// the leader it knows, else drops it (see [`Node::status`]).
     Propose {
-        /// The command, opaque to the core; it must not be empty (empty is the no-op).
+        /// The command, opaque to the core. It is dropped if it is empty (empty is the no-op) or
+        /// larger than [`Config::max_append_bytes`]: an entry that no frame of the transport can
+        /// carry would keep all that follows from committing.
         command: Vec<u8>,
     },
     /// Hand leadership to the Primary, or to the follower with the longest log if there is none

@@ -51,7 +51,7 @@ fn term() -> BoxedStrategy<Number> {
 }
 
 fn index() -> BoxedStrategy<Number> {
-    prop_oneof![5 => Just(Number::Index(0)), 4 => (-4..2i64).prop_map(Number::Index), 1 => number()]
+    prop_oneof![5 => Just(Number::Index(0)), 4 => (-4..5i64).prop_map(Number::Index), 1 => number()]
         .boxed()
 }
 
@@ -70,6 +70,10 @@ struct Append {
 enum Step {
     Vote(bool, CampaignKind, Option<u32>, [Number; 3]),
     Voted([Number; 2], bool, Option<Refusal>),
+    /// What the node asked last is granted.
+    Granted,
+    /// The node waits, stands and wins: by chance alone hardly any history would see a leader.
+    Win,
     Append(Append),
     Appended([Number; 2], Number),
     Conflict([Number; 2], [Number; 2], Option<Number>),
@@ -107,6 +111,8 @@ fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(pre, kind, rank, numbers)| Step::Vote(pre, kind, rank, numbers)),
         6 => ([term(), term()], any::<bool>(), refusal())
             .prop_map(|(terms, pre, refusal)| Step::Voted(terms, pre, refusal)),
+        2 => Just(Step::Granted),
+        4 => Just(Step::Win),
         6 => append,
         4 => ([term(), number()], index()).prop_map(|(a, b)| Step::Appended(a, b)),
         4 => ([term(), number()], [index(), index()], option::of(number()))
@@ -134,9 +140,26 @@ struct Bench {
     done: u64,
     seen: HardState,
     applied: Vec<Entry>,
+    asked: Option<RequestVote>,
 }
 
 impl Bench {
+    fn new(timing: Timing, protocol: Protocol, size: u64, seed: u64) -> Bench {
+        let members: Vec<NodeId> = (1..=size).collect();
+        let config = timing.lower(protocol, 1, &members).expect("presets are valid");
+        let disk = Restored::default();
+        Bench {
+            node: Node::new(config, disk.clone(), seed, Time::ZERO),
+            now: Time::ZERO,
+            disk,
+            writes: VecDeque::new(),
+            done: 0,
+            seen: HardState::default(),
+            applied: Vec::new(),
+            asked: None,
+        }
+    }
+
     fn feed(&mut self, from: NodeId, step: &Step) {
         if let Some(message) = self.message(step) {
             if !self.proves_a_violation(from, &message) {
@@ -169,7 +192,9 @@ impl Bench {
             Step::Propose => node.handle(*now, Input::Propose { command: b"x".to_vec() }),
             Step::Transfer => node.handle(*now, Input::Transfer),
             Step::Take => self.take(),
-            _ => unreachable!("everything else is a message"),
+            Step::Win => self.win(),
+            // Everything else is a message, or the answer to a question that was not asked.
+            _ => {}
         }
     }
 
@@ -184,6 +209,10 @@ impl Bench {
             &Step::Voted(ref terms, pre_vote, refusal) => {
                 let [term, for_term] = terms.each_ref().map(of);
                 Message::VoteReply(VoteReply { term, for_term, pre_vote, refusal })
+            }
+            Step::Granted => {
+                let RequestVote { term, pre_vote, .. } = *self.asked.as_ref()?;
+                Message::VoteReply(VoteReply { term, for_term: term, pre_vote, refusal: None })
             }
             Step::Append(append) => Message::AppendEntries(self.append(append)),
             Step::Appended(numbers, match_index) => {
@@ -248,9 +277,28 @@ impl Bench {
     fn take(&mut self) {
         let output = self.node.take_output();
         self.writes.extend(output.persist);
+        for envelope in output.messages {
+            if let Message::RequestVote(request) = envelope.message {
+                self.asked = Some(request);
+            }
+        }
         for entry in output.committed {
             assert_eq!(entry.index, self.applied.len() as u64 + 1, "in order, each once");
             self.applied.push(entry);
+        }
+    }
+
+    fn win(&mut self) {
+        if self.node.status().role == Role::Leader {
+            return;
+        }
+        self.feed(0, &Step::Timeout);
+        for _round in ["pre-vote", "vote"] {
+            self.take();
+            self.written(usize::MAX);
+            for peer in self.node.config().members.clone() {
+                self.feed(peer, &Step::Granted);
+            }
         }
     }
 
@@ -294,18 +342,7 @@ proptest! {
         seed in any::<u64>(),
         steps in vec((2..8u64, step()), 0..150),
     ) {
-        let members: Vec<NodeId> = (1..=size).collect();
-        let config = preset.lower(protocol, 1, &members).unwrap();
-        let disk = Restored::default();
-        let mut bench = Bench {
-            node: Node::new(config, disk.clone(), seed, Time::ZERO),
-            now: Time::ZERO,
-            disk,
-            writes: VecDeque::new(),
-            done: 0,
-            seen: HardState::default(),
-            applied: Vec::new(),
-        };
+        let mut bench = Bench::new(preset, protocol, size, seed);
         for peer in 2..=size {
             let input = Input::PeerBack { peer, same_process: false };
             bench.node.handle(bench.now, input);
@@ -323,5 +360,18 @@ proptest! {
         }
         prop_assert_eq!(bench.disk.hard_state, bench.node.hard_state());
         prop_assert_eq!(&bench.disk.entries[..], bench.node.log().range(1, u64::MAX));
+    }
+}
+
+#[test]
+fn a_forwarded_command_that_no_append_can_carry_is_dropped() {
+    let mut bench = Bench::new(Timing::reference(), Protocol::SRaft, 3, 1);
+    bench.win();
+    assert_eq!(bench.node.status().role, Role::Leader);
+    let last = bench.node.log().last_index();
+    let limit = bench.node.config().max_append_bytes;
+    for (length, taken) in [(0, 0), (limit + 1, 0), (limit, 1)] {
+        bench.feed(2, &Step::Forward(vec![7; length]));
+        assert_eq!(bench.node.log().last_index(), last + taken, "{length} bytes");
     }
 }

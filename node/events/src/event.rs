@@ -428,6 +428,8 @@ words! {
         Pause = "pause",
         /// SIGCONT.
         Resume = "resume",
+        /// Every message to and from it is lost.
+        Isolate = "isolate",
     }
 }
 

@@ -1,5 +1,5 @@
 use std::{
-    fs::File,
+    fs::{self, File},
     io,
     path::{Path, PathBuf},
 };
@@ -44,7 +44,7 @@ impl Disk {
         let lock = identity::lock(dir)?;
         let log = dir.join("log");
         identity::check(dir, &log, identity)?;
-        let (watermark, promised) = open_watermark(&dir.join("watermark"))?;
+        let (watermark, promised) = open_watermark(dir)?;
         let damaged = |path, what| StorageError::Damaged { path, what };
         let (database, keyspace, restored) = unpanicked(&log, damaged, || {
             let (database, keyspace) = open_log(&log).map_err(|trouble| trouble.at(&log))?;
@@ -186,17 +186,43 @@ impl From<fjall::Error> for Trouble {
     }
 }
 
-fn open_watermark(path: &Path) -> Result<(WatermarkFile, Option<Watermark>), StorageError> {
-    WatermarkFile::open(path).map_err(|source| match source.kind() {
-        io::ErrorKind::InvalidData => StorageError::Damaged {
-            path: path.to_owned(),
-            what: "its checksum is wrong".to_owned(),
-        },
-        _ => StorageError::Directory { path: path.to_owned(), source },
-    })
+fn open_watermark(dir: &Path) -> Result<(WatermarkFile, Option<Watermark>), StorageError> {
+    let path = dir.join("watermark");
+    let is_new = !path.exists();
+    if is_new {
+        identity::write_whole(dir, &path, &Watermark::default().encode())?;
+    }
+    let (file, mark) = WatermarkFile::open(&path).map_err(|source| match source.kind() {
+        io::ErrorKind::InvalidData => {
+            StorageError::Damaged { path: path.clone(), what: "its checksum is wrong".to_owned() }
+        }
+        _ => StorageError::Directory { path: path.clone(), source },
+    })?;
+    Ok((file, Some(mark).filter(|_| !is_new)))
 }
 
 fn open_log(path: &Path) -> Result<(Database, Keyspace), Trouble> {
+    if !path.exists() {
+        make_log(path)?;
+    }
+    open_engine(path)
+}
+
+/// A process that is killed while the engine makes its files leaves some that the engine cannot
+/// open. So they are made under another name and get theirs once they are whole.
+fn make_log(path: &Path) -> Result<(), Trouble> {
+    let staged = path.with_extension("new");
+    match fs::remove_dir_all(&staged) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(Trouble::Io(error)),
+        _ => {}
+    }
+    let (database, keyspace) = open_engine(&staged)?;
+    database.persist(PersistMode::SyncAll)?;
+    drop((keyspace, database));
+    fs::rename(&staged, path).map_err(Trouble::Io)
+}
+
+fn open_engine(path: &Path) -> Result<(Database, Keyspace), Trouble> {
     // The log is read once, at the start, and lives in memory from then on: a large cache would
     // only make the process slower to tear down. One worker is enough for the rare flush.
     let database = Database::builder(path).cache_size(256 << 10).worker_threads(1).open()?;

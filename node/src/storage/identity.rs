@@ -77,7 +77,7 @@ pub(super) fn check(dir: &Path, log: &Path, wanted: &Identity) -> Result<(), Sto
 }
 
 /// Writes a file so that after a crash it is there whole or not at all.
-fn write_whole(dir: &Path, path: &Path, bytes: &[u8]) -> Result<(), StorageError> {
+pub(super) fn write_whole(dir: &Path, path: &Path, bytes: &[u8]) -> Result<(), StorageError> {
     let staged = path.with_extension("new");
     let mut file = File::create(&staged).map_err(at(&staged))?;
     file.write_all(bytes).and_then(|()| file.sync_all()).map_err(at(&staged))?;

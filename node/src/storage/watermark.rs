@@ -20,7 +20,7 @@ pub(super) struct Watermark {
 }
 
 impl Watermark {
-    fn encode(self) -> [u8; SIZE] {
+    pub(super) fn encode(self) -> [u8; SIZE] {
         let mut bytes = [0; SIZE];
         bytes[..8].copy_from_slice(MAGIC);
         // Node ids count from 1, so 0 is free to mean nobody.
@@ -60,25 +60,13 @@ pub(super) struct WatermarkFile {
 }
 
 impl WatermarkFile {
-    /// Opens the file; the second value is what it holds, empty if it was not there. A content
-    /// that makes no sense is `InvalidData`.
-    pub(super) fn open(path: &Path) -> io::Result<(WatermarkFile, Option<Watermark>)> {
-        let open = OpenOptions::new().read(true).write(true).open(path);
-        let (file, mark) = match open {
-            Ok(file) => {
-                let mut bytes = [0; SIZE + 1];
-                let length = file.read_at(&mut bytes, 0)?;
-                let mark = Watermark::decode(&bytes[..length]);
-                (file, Some(mark.ok_or(io::ErrorKind::InvalidData)?))
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let file = OpenOptions::new().create_new(true).read(true).write(true).open(path)?;
-                file.write_all_at(&Watermark::default().encode(), 0)?;
-                file.sync_all()?;
-                (file, None)
-            }
-            Err(error) => return Err(error),
-        };
+    /// Opens the file; the second value is what it holds. A content that makes no sense is
+    /// `InvalidData`.
+    pub(super) fn open(path: &Path) -> io::Result<(WatermarkFile, Watermark)> {
+        let file = OpenOptions::new().read(true).write(true).open(path)?;
+        let mut bytes = [0; SIZE + 1];
+        let length = file.read_at(&mut bytes, 0)?;
+        let mark = Watermark::decode(&bytes[..length]).ok_or(io::ErrorKind::InvalidData)?;
         Ok((WatermarkFile { file, path: path.to_owned() }, mark))
     }
 
@@ -107,11 +95,12 @@ mod tests {
     fn it_survives_the_file_and_a_flipped_bit_does_not() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("watermark");
-        let (file, none) = WatermarkFile::open(&path).unwrap();
-        assert_eq!(none, None);
+        std::fs::write(&path, Watermark::default().encode()).unwrap();
+        let (file, nothing) = WatermarkFile::open(&path).unwrap();
+        assert_eq!(nothing, Watermark::default());
         let mark = Watermark { term: 7, voted_for: Some(3), last_index: 1 << 40, last_term: 6 };
         file.raise(mark).unwrap();
-        assert_eq!(WatermarkFile::open(&path).unwrap().1, Some(mark));
+        assert_eq!(WatermarkFile::open(&path).unwrap().1, mark);
         let bytes = std::fs::read(&path).unwrap();
         for bit in 0..bytes.len() * 8 {
             let mut flipped = bytes.clone();

@@ -175,7 +175,9 @@ impl Reader {
                 let _ = inbox.send(Incoming::Refused { remote, reason }).await;
             }
         }
-        slot.redial.notify_one();
+        // The loss is told first: if it came after the answer to the new attempt, the peer would
+        // count as lost with nothing left to bring it back.
         let _ = link(Change::AcceptedLost).await;
+        slot.redial.notify_one();
     }
 }

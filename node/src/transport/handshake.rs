@@ -188,8 +188,7 @@ impl Introduction {
         let from = match reply {
             Reply::Welcome(from) => from,
             Reply::Refused { reason } => {
-                let plain: String = reason.chars().filter(|c| !c.is_control()).collect();
-                return Err(HandshakeError::Refused(shortened(plain)));
+                return Err(HandshakeError::Refused(printable(&reason)));
             }
         };
         self.check(&from)?;
@@ -203,7 +202,7 @@ impl Introduction {
     fn check(&self, theirs: &Introduction) -> Result<(), HandshakeError> {
         if theirs.cluster != self.cluster {
             return Err(HandshakeError::Cluster {
-                theirs: theirs.cluster.clone(),
+                theirs: printable(&theirs.cluster),
                 ours: self.cluster.clone(),
             });
         }
@@ -229,6 +228,11 @@ impl Introduction {
 /// The answer that tells the other side why.
 pub fn refusal(error: &HandshakeError) -> Reply {
     Reply::Refused { reason: shortened(error.to_string()) }
+}
+
+/// What the other side wrote, fit for a terminal and a line of a log.
+fn printable(text: &str) -> String {
+    shortened(text.chars().filter(|c| !c.is_control()).collect())
 }
 
 fn shortened(mut reason: String) -> String {
@@ -272,6 +276,8 @@ mod tests {
         let hello = |to, from| node(2).check_hello(&Hello { to, from }).unwrap_err().to_string();
         let other = Introduction { cluster: "d".to_owned(), ..node(1) };
         assert!(hello(2, other).contains("cluster `d`"));
+        let escape = Introduction { cluster: "d\u{1b}[2J\n".to_owned(), ..node(1) };
+        assert!(hello(2, escape).contains("cluster `d[2J`"));
         assert!(hello(3, node(1)).contains("looks for node 3 at the address of node 2"));
         assert!(hello(2, node(2)).contains("own id"));
         assert!(hello(2, node(9)).contains("not among the members"));

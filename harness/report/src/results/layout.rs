@@ -200,6 +200,14 @@ impl RunDir {
         lines: &[String],
         row: Option<&TrialRow>,
     ) -> Result<(), ResultsError> {
+        self.append_trials(lines, row.map_or(&[], std::slice::from_ref))
+    }
+
+    /// Like [`RunDir::append_trial`], for several trials that become durable together.
+    ///
+    /// # Errors
+    /// As [`RunDir::append_trial`].
+    pub fn append_trials(&self, lines: &[String], rows: &[TrialRow]) -> Result<(), ResultsError> {
         let mut text = String::with_capacity(lines.iter().map(|line| line.len() + 1).sum());
         for line in lines {
             debug_assert!(!line.contains('\n'), "a record is one line");
@@ -207,13 +215,9 @@ impl RunDir {
             text.push('\n');
         }
         append(&self.results.join(EVENTS), text.as_bytes(), b"")?;
-        match row {
-            // A warm-up leaves its records and no row.
-            Some(row) if row.trial > 0 => {
-                append(&self.results.join(TRIALS), &csv([row.fields()]), &csv([TrialRow::HEADER]))
-            }
-            _ => Ok(()),
-        }
+        // A warm-up leaves its records and no row.
+        let rows = csv(rows.iter().filter(|row| row.trial > 0).map(TrialRow::fields));
+        append(&self.results.join(TRIALS), &rows, &csv([TrialRow::HEADER]))
     }
 
     /// Reads `events.jsonl`.

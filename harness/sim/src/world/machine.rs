@@ -47,6 +47,12 @@ impl World {
             }
             Fault::Resume(node) => self.resume(index(node)),
             Fault::Cut(cut) => self.set_cut(&cut, true),
+            Fault::Isolate(node) => {
+                self.agent(index(node), FaultAction::Isolate);
+                let all = 1..=self.hosts.len() as NodeId;
+                let to = all.filter(|other| *other != node).collect();
+                self.set_cut(&Cut { from: vec![node], to, both_ways: true }, true);
+            }
             Fault::Mend(cut) => self.set_cut(&cut, false),
             Fault::Disconnect(a, b) => {
                 for (node, peer) in [(index(a), index(b)), (index(b), index(a))] {

@@ -59,6 +59,11 @@ impl World {
         Tally { committed, ..self.tally }
     }
 
+    /// The records that are kept and have not been taken yet.
+    pub fn records(&self) -> &[Record] {
+        self.recorder.as_ref().map_or(&[], Recorder::records)
+    }
+
     /// The records so far, if they are kept; they are handed over only once.
     pub fn take_records(&mut self) -> Vec<Record> {
         self.recorder.as_mut().map(Recorder::take).unwrap_or_default()
