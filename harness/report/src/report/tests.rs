@@ -82,6 +82,18 @@ fn published_lines_stand_beside_the_variants_of_their_names() {
 }
 
 #[test]
+fn page_of_a_large_matrix_names_what_it_cannot_hold() {
+    let cells = ["a", "b", "c", "d", "e", "f"].map(|name| &*format!("site={name}").leak()).to_vec();
+    let (left, _) = built(&Synthetic { cells, count: 4, block: 2, ..synthetic("heavy") });
+    let html = fs::read_to_string(left.run.results().join("report.html")).unwrap();
+    assert!(html.len() < 3_000_000, "{}", html.len());
+    // Those across cells come first, so they are never what is left out.
+    assert!(html.contains("<code>by_cell.png</code>") && html.contains("<code>ecdf_by_cell.png"));
+    assert!(html.contains("Too much for one page") && html.contains("trials_over_time.site-f.svg"));
+    assert!(left.run.plots().join("trials_over_time.site-f.svg").is_file());
+}
+
+#[test]
 fn takeovers_name_the_regions_of_the_nodes() {
     let run = Synthetic { count: 10, ..synthetic("regions") };
     let left = run.write();
