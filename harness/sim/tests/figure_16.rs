@@ -1,9 +1,9 @@
 //! The benchmark of the Raft paper's figure 16 beside the published curves. The curves are not
 //! part of the repository: `SRAFT_SHARED_DATA` names the folder that holds `raft-fig16/cdf.csv`.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
-use sraft_core::TimeoutRange;
+use sraft_core::{Span, TimeoutRange};
 use sraft_sim::{Distribution, Failover, Observe, Trial};
 
 const TRIALS: u64 = 1000;
@@ -88,7 +88,7 @@ fn the_published_curves() {
             quantile(curve, 0.9999),
         );
         // The same seeds give the same times everywhere, so this cannot fail by chance.
-        assert!(distance <= 0.105, "{name}: the curves are {distance} apart");
+        assert!(distance <= 0.10, "{name}: the curves are {distance} apart");
         assert!((p50 / published_p50 - 1.0).abs() < 0.05, "{name}: median {p50}");
         assert!((p99 / published_p99 - 1.0).abs() < 0.15, "{name}: p99 {p99}");
     }
@@ -113,6 +113,7 @@ fn the_mean_is_the_one_that_the_formula_gives() {
     const SHORTEST: f64 = 2000.0;
     let (latency, write) = (4.0, 12.0);
     let mut failover = Failover::raft_figure_16(TimeoutRange::millis(2000, 4000));
+    failover.model.timing.lease = Some(Span(Duration::from_secs(5)));
     failover.model.network.latency = Distribution::constant_us(4_000);
     failover.model.disk.write = Distribution::constant_us(12_000);
     for laggards in [0, 2] {

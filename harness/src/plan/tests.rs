@@ -43,7 +43,7 @@ fn an_experiment_becomes_a_plan() {
     assert_eq!(run.plan.variants[0], PlannedVariant { name: "raft".into(), baseline: true });
     assert_eq!(run.plan.settings.iter().map(|s| s.sub_leaders).collect::<Vec<_>>(), [0, 2]);
     assert_eq!(run.launch("", "s-raft").size, 5);
-    insta::assert_snapshot!(run.plan.settings[1].node, @r#"{"protocol":"s-raft","timing":{"detector":"silence","election_timeout":"300ms-1s","follower_timeout":"300ms-1s","handover":true,"heartbeat":"50ms","lease":"3s","promotion_timeout":"300ms","rank_step":"100ms-150ms","rank_timeout":"150ms-200ms","rtt_alpha":0.3,"stagger":"10ms","sub_leader_ratio":0.4}}"#);
+    insta::assert_snapshot!(run.plan.settings[1].node, @r#"{"protocol":"s-raft","timing":{"detector":"silence","election_timeout":"300ms-1s","follower_timeout":"300ms-1s","handover":true,"heartbeat":"50ms","lease":"3s","pre_vote":true,"promotion_timeout":"300ms","rank_step":"100ms-150ms","rank_timeout":"150ms-200ms","rtt_alpha":0.3,"stagger":"10ms","sub_leader_ratio":0.4}}"#);
     insta::assert_snapshot!(describe(&run), @r"
     kill: kill leader
     How long?
@@ -211,10 +211,10 @@ fn bad_input_is_refused_with_its_line_and_the_remedy() {
     x.toml, line 5: unknown field `sise`, expected `size` or `backend`
 
     size = 5 / backend = "ssh"
-    x.toml, line 6: this version has no ssh backend; write backend = "local"
+    x.toml, line 6: this version has no ssh backend; write backend = "local" or "sim"
 
     size = 5 / backend = "cloud"
-    x.toml, line 6: there is no backend `cloud`; write backend = "local"
+    x.toml, line 6: there is no backend `cloud`; write backend = "local" or "sim"
 
     preset = "fast"
     x.toml, line 7: unknown value `fast`, expected one of `reference`, `raft-paper`, `lan`
@@ -289,7 +289,7 @@ fn bad_input_is_refused_with_its_line_and_the_remedy() {
     x.toml, line 9: the matrix cannot vary `cluster.sise`; it can vary cluster.size, workload.rate, fault.target and timing.KNOB (in quotes)
 
     [matrix] / "timing.hartbeat" = ["50ms"] / [fault]
-    x.toml, line 9: timing.hartbeat=50ms cannot be applied: unknown field `hartbeat`, expected one of `preset`, `heartbeat`, `election_timeout`, `rank_timeout`, `rank_step`, `follower_timeout`, `promotion_timeout`, `lease`, `stagger`, `sub_leader_ratio`, `rtt_alpha`, `detector`, `handover`
+    x.toml, line 9: timing.hartbeat=50ms cannot be applied: unknown field `hartbeat`, expected one of `preset`, `heartbeat`, `election_timeout`, `rank_timeout`, `rank_step`, `follower_timeout`, `promotion_timeout`, `lease`, `stagger`, `sub_leader_ratio`, `rtt_alpha`, `detector`, `pre_vote`, `handover`
 
     [matrix] / "timing.heartbeat" = ["50ms", "200ms"] / [fault]
     x.toml, line 9: with timing.heartbeat=200ms: variant raft: election_timeout may be as short as 300ms, which is less than two heartbeats of 200ms: one late heartbeat would depose a healthy leader; raise election_timeout or lower heartbeat
@@ -430,7 +430,127 @@ fn impossible_surroundings_are_refused_with_their_line_and_the_remedy() {
         let refused = plan(&text).expect_err(what);
         said += &format!("{what}\n{refused}\n\n");
     }
-    insta::assert_snapshot!(said, @"");
+    insta::assert_snapshot!(said, @r#"
+    latency = "-1ms"
+    x.toml, line 10: `-1ms` is negative; write a duration such as 2ms
+
+    latency = "3ms-1ms"
+    x.toml, line 10: `3ms-1ms` runs backwards; write the shorter duration first
+
+    latency = "1h"
+    x.toml, line 10: sim.latency: 1h is longer than the ten minutes that the simulator allows
+
+    latency = 5
+    x.toml, line 10: invalid type: integer `5`, expected "2ms", "2ms-3ms", { median = "2ms", sigma = 0.3 } or a list of durations
+
+    latency = []
+    x.toml, line 10: sim.latency: samples is empty; list at least one duration
+
+    latency = { median = "1ms", sigma = -1.0 }
+    x.toml, line 10: sim.latency: log-normal sigma = -1 is out of range; it must be from 0 to 5
+
+    latency = { mean = "1ms" }
+    x.toml, line 10: unknown field `mean`, expected `median` or `sigma`
+
+    write = "soon"
+    x.toml, line 10: `soon` is not a duration (expected number at 0); write a number and a unit, such as 50ms or 1s
+
+    loss = 1.5
+    x.toml, line 10: sim.loss is 1.5, no probability; write a number from 0 to 1
+
+    duplication = -0.1
+    x.toml, line 10: sim.duplication is -0.1, no probability; write a number from 0 to 1
+
+    reordering = 3
+    x.toml, line 10: invalid type: integer `3`, expected a boolean
+
+    jitter = "1ms"
+    x.toml, line 10: unknown field `jitter`, expected one of `latency`, `regions`, `round_trip`, `link`, `cut`, `loss`, `duplication`, `reordering`, `write`, `closed`, `refused`, `connect`, `clock_error`, `laggards`, `heartbeats_synchronised`, `crash_phase`, `stagger`, `settle`, `leader`
+
+    clock_error = 1000000
+    x.toml, line 10: sim.clock_error is 1000000; write parts per million, from 0 to 100000
+
+    laggards = 4
+    x.toml, line 10: sim.laggards is 4; of 4 survivors at most 3 may lag, or nobody could win
+
+    laggards = -1
+    x.toml, line 10: sim.laggards is -1; of 4 survivors at most 3 may lag, or nobody could win
+
+    crash_phase = 0.5
+    x.toml, line 10: sim.crash_phase counts from a heartbeat; add heartbeats_synchronised = true
+
+    heartbeats_synchronised = true / crash_phase = 1.5
+    x.toml, line 11: sim.crash_phase is 1.5; write "uniform", or the part of the heartbeat interval, from 0 to 1
+
+    heartbeats_synchronised = true / crash_phase = "late"
+    x.toml, line 11: sim.crash_phase is `late`; write "uniform", or the part of the heartbeat interval, from 0 to 1
+
+    stagger = "1day"
+    x.toml, line 10: sim.stagger is 1day; write a duration up to 10m
+
+    leader = 6
+    x.toml, line 10: sim.leader names node 6, but the nodes are 1 to 5
+
+    leader = "mars"
+    x.toml, line 10: sim.leader is `mars`, but sim.regions has no such region with a node in it; name one of them, or a node by its number
+
+    link = [{ from = 1, to = 9, latency = "1ms" }]
+    x.toml, line 10: sim.link names node 9, but the nodes are 1 to 5
+
+    link = [{ from = 1, to = 1, latency = "1ms" }]
+    x.toml, line 10: sim.link leads from node 1 to itself; it joins two nodes
+
+    cut = [{ from = [1], to = [0] }]
+    x.toml, line 10: sim.cut names node 0, but the nodes are 1 to 5
+
+    cut = [{ from = [1], to = [] }]
+    x.toml, line 10: sim.cut has an empty list; name one node at least
+
+    cut = [{ from = [1, 2], to = [2, 3] }]
+    x.toml, line 10: sim.cut has node 2 on both sides; a link joins two different nodes
+
+    regions = { here = [1, 2], there = [3, 4, 6] }
+    x.toml, line 10: the region there names node 6, but the nodes are 1 to 5
+
+    regions = { here = [1, 2], there = [2, 3, 4, 5] }
+    x.toml, line 10: node 2 is in the regions here and there; put every node into one
+
+    regions = { here = [1, 2], there = [3, 4] }
+    x.toml, line 10: node 5 is in no region; put every node from 1 to 5 into one
+
+    regions = { here = [1, 2], there = [3, 4, 5] }
+    x.toml, line 9: sim.round_trip has nothing for here and there; give the round trip of every pair of regions
+
+    regions = { here = [1, 2], there = [3, 4, 5] } / round_trip = { here = { elsewhere = "80ms" } }
+    x.toml, line 11: sim.round_trip names the region `elsewhere`, which is not in sim.regions (here, there); add it there with its nodes
+
+    regions = { here = [1, 2], there = [3, 4, 5] } / round_trip = { here = { there = "80ms" }, there = { here = "8ms" } }
+    x.toml, line 11: the round trip between there and here is given twice; give every pair of regions once
+
+    [sim] of processes
+    x.toml, line 8: [sim] says what is simulated, and backend = "local" simulates nothing; remove it, or write backend = "sim"
+
+    workload
+    x.toml, line 10: workload.rate is 5, but there is no workload in a simulated cluster; remove it
+
+    stop
+    x.toml, line 12: the sim backend cannot do stop; it can do kill, pause and isolate
+
+    isolated processes
+    x.toml, line 9: the local backend cannot do isolate; it can do kill, stop and pause
+
+    size
+    x.toml, line 5: cluster.size is 102; write a number from 2 to 101
+
+    matrix
+    x.toml, line 27: with sim.loss=2.0: sim.loss is 2, no probability; write a number from 0 to 1
+
+    matrix of processes
+    x.toml, line 24: the matrix cannot vary `sim.loss`; it can vary cluster.size, workload.rate, fault.target and timing.KNOB (in quotes)
+
+    report
+    x.toml, line 23: report.panels: panel 1 names the variant `paxos`, which the experiment does not have; it has raft, s-raft
+    "#);
 }
 
 #[test]

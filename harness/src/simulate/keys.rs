@@ -211,6 +211,7 @@ impl Sim {
                     }
                 }
                 let pair = (here.as_str().min(there), here.as_str().max(there));
+                fits("sim.round_trip", &keys, &delay.0)?;
                 if pairs.insert(pair, &delay.0).is_some() {
                     let message = format!(
                         "the round trip between {here} and {there} is given twice; give every \
@@ -242,6 +243,7 @@ impl Sim {
             let keys = ["link", &index.to_string()];
             let from = node("sim.link", &keys, link.from, nodes)?;
             let to = node("sim.link", &keys, link.to, nodes)?;
+            fits("sim.link", &keys, &link.latency.0)?;
             links.insert((from, to), link.latency.0.clone());
         }
         let link = |((from, to), latency)| LinkModel { from, to, latency };
@@ -405,6 +407,15 @@ fn node(place: &str, keys: &[&str], given: i64, nodes: u32) -> Result<NodeId, Wr
     }
 }
 
+/// Refuses a latency that is none.
+fn fits(place: &str, keys: &[&str], latency: &Distribution) -> Result<(), Wrong> {
+    let network = Network { latency: latency.clone(), ..Network::default() };
+    match (Model { network, ..Model::default() }).validate() {
+        Err(ModelError::Distribution { source, .. }) => wrong(keys, format!("{place}: {source}")),
+        _ => Ok(()),
+    }
+}
+
 /// The model's own refusals, in the words of the table.
 fn refused<T>(error: ModelError) -> Result<T, Wrong> {
     let (key, message) = match &error {
@@ -419,7 +430,8 @@ fn refused<T>(error: ModelError) -> Result<T, Wrong> {
                 "evidence.closed" => "closed",
                 "evidence.refused" => "refused",
                 "evidence.connect" => "connect",
-                _ => "link",
+                // Those of links have been checked one by one.
+                _ => "",
             };
             (key, format!("sim.{key}: {source}"))
         }
@@ -479,6 +491,10 @@ impl<'de> Deserialize<'de> for Delay {
             }
 
             fn visit_str<E: de::Error>(self, text: &str) -> Result<Delay, E> {
+                if text.trim_start().starts_with('-') {
+                    let message = format!("`{text}` is negative; write a duration such as 2ms");
+                    return Err(E::custom(message));
+                }
                 let range: TimeoutRange = text.parse().map_err(E::custom)?;
                 let (min, max) = (Span(range.min), Span(range.max));
                 Ok(Delay(match min == max {

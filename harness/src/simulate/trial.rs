@@ -1,6 +1,9 @@
 //! One trial in a world of its own, from a cluster that starts to a leader that serves.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use rand::{
     RngExt, SeedableRng,
@@ -325,16 +328,22 @@ impl Journal {
     }
 
     /// Takes over what tells of faults, campaigns and leaders. What nodes write of connections,
-    /// replication and granted votes no figure needs, and it would be nine tenths of the file.
+    /// replication and votes no time depends on, and it would be nine tenths of the file.
     fn take(&mut self, world: &mut World) {
-        for record in world.take_records().into_iter().skip(self.earlier) {
+        let mut records = world.take_records();
+        let ours = records.split_off(self.earlier);
+        let winners: BTreeSet<Source> = ours
+            .iter()
+            .filter(|record| matches!(record.event, Event::Elected { .. }))
+            .map(|record| record.source.clone())
+            .collect();
+        for record in ours {
             let kept = match &record.event {
-                Event::VoteReceived { refusal, .. } => refusal.is_some(),
+                Event::Suspected { .. } => winners.contains(&record.source),
                 event => matches!(
                     event,
                     Event::FaultApplied { .. }
                         | Event::ProcessExited { .. }
-                        | Event::Suspected { .. }
                         | Event::CampaignStarted { .. }
                         | Event::Elected { .. }
                         | Event::Ready { .. }
