@@ -1,10 +1,16 @@
 //! The rows of a run by cell and variant, and the figures that are taken from them.
 
-use crate::{measure::TrialRow, results::Plan, stats};
+use crate::{
+    measure::TrialRow,
+    results::{Plan, WishedFigure},
+    stats,
+};
+use serde::Serialize;
 use sraft_events::Verdict;
 
 /// A time that every trial yields.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Figure {
     /// From the fault to the majority of the new leader.
     Leaderless,
@@ -30,6 +36,14 @@ impl Figure {
         Figure::Announced,
         Figure::Restored,
     ];
+
+    /// The one that a run is about.
+    pub fn headline(plan: &Plan) -> Figure {
+        match plan.report.as_ref().and_then(|wish| wish.figure) {
+            Some(WishedFigure::Announced) => Figure::Announced,
+            Some(WishedFigure::Leaderless) | None => Figure::Leaderless,
+        }
+    }
 
     /// Its name; the column of `trials.csv` is this with `_us`.
     pub fn name(self) -> &'static str {
@@ -141,6 +155,15 @@ impl<'a> Group<'a> {
         let unseen = sample.iter().filter(|o| !o.observed).map(|o| o.value / 1000.0);
         let seen = unseen.fold(f64::INFINITY, f64::min) > values[upper_rank(values.len(), p)];
         Some((quantile, seen))
+    }
+
+    /// Messages of each failover among the trials that count, where they were counted, ascending.
+    pub fn messages(&self) -> Vec<f64> {
+        let counted = self.rows.iter().filter(|row| row.counts());
+        let mut messages: Vec<f64> =
+            counted.filter_map(|row| row.messages).map(|count| count as f64).collect();
+        messages.sort_by(f64::total_cmp);
+        messages
     }
 
     /// Number of trials with this verdict.

@@ -5,6 +5,7 @@
 //! timeline   records -> trials in order
 //! measure    the records of one trial -> one row of trials.csv
 //! stats      values -> quantiles, intervals, tests
+//! published  results of others, to stand beside
 //! plot       rows -> figures, SVG and PNG of one drawing
 //! report     all of it again from events.jsonl, byte for byte
 //! ```
@@ -12,6 +13,7 @@
 pub mod groups;
 pub mod measure;
 pub mod plot;
+pub mod published;
 pub mod report;
 pub mod results;
 pub mod stats;

@@ -99,11 +99,13 @@ pub struct TrialRow {
     pub dead_us: Option<f64>,
     /// The block of trials that it ran in, from 1.
     pub block: u32,
+    /// Messages that all nodes sent from t_fault to t_ready; empty where nobody counts them.
+    pub messages: Option<u64>,
 }
 
 impl TrialRow {
     /// The columns of `trials.csv`, in order.
-    pub const HEADER: [&'static str; 34] = [
+    pub const HEADER: [&'static str; 35] = [
         "trial",
         "cell",
         "variant",
@@ -138,10 +140,11 @@ impl TrialRow {
         "suspect_us",
         "dead_us",
         "block",
+        "messages",
     ];
 
     /// The row's cells, as they stand in `trials.csv`, in the order of [`TrialRow::HEADER`].
-    pub fn fields(&self) -> [String; 34] {
+    pub fn fields(&self) -> [String; 35] {
         fn cell(value: Option<impl ToString>) -> String {
             value.map(|value| value.to_string()).unwrap_or_default()
         }
@@ -180,6 +183,7 @@ impl TrialRow {
             cell(self.suspect_us),
             cell(self.dead_us),
             self.block.to_string(),
+            cell(self.messages),
         ]
     }
 
@@ -216,7 +220,9 @@ fn measure(plan: &Plan, trial: &Trial) -> Result<TrialRow, NoTrial> {
     let mut odd = Vec::new();
     let mut restored = None;
     for record in records {
-        if let Event::TrialEnded { verdict, reason, restored_mono_ns, .. } = &record.event {
+        if let Event::TrialEnded { verdict, reason, restored_mono_ns, messages, .. } = &record.event
+        {
+            row.messages = *messages;
             row.verdict = *verdict;
             row.reason = reason.clone().unwrap_or_default();
             restored = *restored_mono_ns;
@@ -302,6 +308,7 @@ fn begun(records: &[Record]) -> Option<TrialRow> {
         suspect_us: None,
         dead_us: None,
         block: *block,
+        messages: None,
     })
 }
 

@@ -38,6 +38,15 @@ impl Script {
         self.records.push(record);
     }
 
+    /// Somebody has counted the messages of the trial that ends this script.
+    pub(crate) fn count_messages(&mut self, count: u64) {
+        if let Some(Event::TrialEnded { messages, .. }) =
+            self.records.last_mut().map(|record| &mut record.event)
+        {
+            *messages = Some(count);
+        }
+    }
+
     pub(crate) fn node(mut self, id: u64, ms: f64, event: Event) -> Script {
         self.put(Source::Node(id), ns(ms), event);
         self

@@ -6,7 +6,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use crate::{
-    results::{Block, Plan, PlannedVariant, RunDir, Setting, Wish},
+    results::{Block, Plan, PlannedVariant, Published, RunDir, Setting, Wish, WishedFigure},
     script::{Course, Script},
 };
 
@@ -24,6 +24,8 @@ pub(crate) struct Synthetic {
     pub(crate) stop_after: usize,
     /// What the report is asked for.
     pub(crate) wish: Option<Wish>,
+    /// Whether somebody counts messages.
+    pub(crate) messages: bool,
 }
 
 /// Where a run is left, and for how long.
@@ -66,6 +68,58 @@ pub(crate) fn rough(rng: &mut ChaCha8Rng) -> Course {
     }
 }
 
+/// Election timeouts from a range of milliseconds, four survivors, a new round whenever the two
+/// fastest lie closer together than a message takes.
+pub(crate) fn range<const LOW: u32, const HIGH: u32>(rng: &mut ChaCha8Rng) -> Course {
+    let (low, high) = (f64::from(LOW), f64::from(HIGH));
+    let mut time = -uniform(rng, 0.0, low / 2.0);
+    for _ in 0..200 {
+        let mut drawn = [0.0; 4].map(|_: f64| uniform(rng, low, high));
+        drawn.sort_by(f64::total_cmp);
+        time += drawn[0];
+        if drawn[1] - drawn[0] > uniform(rng, 0.0, low.min(15.0)) {
+            break;
+        }
+    }
+    Course::Elected(time.max(1.0), uniform(rng, 8.0, 16.0), uniform(rng, 8.0, 16.0))
+}
+
+/// The lines of both panels of figure 16, and S-Raft.
+pub(crate) fn figure_16(name: &'static str) -> Synthetic {
+    let variants: Vec<(&'static str, Model)> = vec![
+        ("150-150", range::<150, 150>),
+        ("150-151", range::<150, 151>),
+        ("150-155", range::<150, 155>),
+        ("150-175", range::<150, 175>),
+        ("150-200", range::<150, 200>),
+        ("150-300", range::<150, 300>),
+        ("12-24", range::<12, 24>),
+        ("25-50", range::<25, 50>),
+        ("50-100", range::<50, 100>),
+        ("100-200", range::<100, 200>),
+        ("s-raft", s_raft),
+    ];
+    let panel = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+    let wish = Wish {
+        figure: Some(WishedFigure::Announced),
+        published: Some(Published::RaftFig16),
+        panels: vec![
+            panel(&["150-150", "150-151", "150-155", "150-175", "150-200", "150-300", "s-raft"]),
+            panel(&["12-24", "25-50", "50-100", "100-200", "150-300", "s-raft"]),
+        ],
+    };
+    Synthetic {
+        name,
+        variants,
+        cells: vec![""],
+        count: 200,
+        block: 10,
+        stop_after: usize::MAX,
+        wish: Some(wish),
+        messages: false,
+    }
+}
+
 impl Synthetic {
     pub(crate) fn plan(&self) -> Plan {
         let mut blocks = Vec::new();
@@ -85,10 +139,12 @@ impl Synthetic {
                 }
             }
         }
+        let size =
+            |cell: &str| cell.strip_prefix("cluster.size=").and_then(|size| size.parse().ok());
         let setting = |cell: &&str, model: &(&str, Model)| Setting {
             cell: (*cell).into(),
             variant: model.0.into(),
-            size: 5,
+            size: size(cell).filter(|_| self.messages).unwrap_or(5),
             sub_leaders: 2,
             // Two variants with the same model are an A/A pair.
             node: serde_json::json!({ "model": model.1 as usize }),
@@ -129,7 +185,12 @@ impl Synthetic {
                     return script;
                 }
                 let of = (block.cell.as_str(), block.variant.as_str(), block.block);
-                script.extend(Script::course(*number, at, of, 10_000.0, model(&mut rng)));
+                let mut trial = Script::course(*number, at, of, 10_000.0, model(&mut rng));
+                if self.messages {
+                    let size = self.plan().size(&block.cell, &block.variant);
+                    trial.count_messages((size as f64 * uniform(&mut rng, 4.0, 9.0)) as u64);
+                }
+                script.extend(trial);
                 (at, ran) = (at + 20_000.0, ran + 1);
             }
         }

@@ -60,6 +60,7 @@ fn promotion_gives_every_figure() {
     suspect_us=170000
     dead_us=500
     block=1
+    messages=
     "
     );
 }

@@ -182,6 +182,35 @@ impl Canvas<'_> {
         self.done(self.area.draw(&PathElement::new(points.to_vec(), style)))
     }
 
+    /// A dashed line.
+    pub(super) fn dashes(&self, points: &[(i32, i32)], color: RGBColor, width: u32) -> Drawn {
+        const DASH: f64 = 12.0;
+        const GAP: f64 = 7.0;
+        let (mut on, mut left) = (true, DASH);
+        let mut dash: Vec<(i32, i32)> = points.first().copied().into_iter().collect();
+        for piece in points.windows(2) {
+            let ([x0, y0], [x1, y1]) = (pair(piece[0]), pair(piece[1]));
+            let length = (x1 - x0).hypot(y1 - y0);
+            let mut gone = 0.0;
+            while length - gone > left {
+                gone += left;
+                let part = gone / length;
+                let at = (x0 + (x1 - x0) * part, y0 + (y1 - y0) * part);
+                let at = (at.0.round() as i32, at.1.round() as i32);
+                dash.push(at);
+                if on {
+                    self.line(&dash, color, width)?;
+                }
+                dash = vec![at];
+                on = !on;
+                left = if on { DASH } else { GAP };
+            }
+            left -= length - gone;
+            dash.push(piece[1]);
+        }
+        if on { self.line(&dash, color, width) } else { Ok(()) }
+    }
+
     /// The marker of a variant: each has its own shape, for those who cannot tell the colours.
     pub(super) fn marker(&self, at: (i32, i32), shape: usize, size: i32, color: RGBColor) -> Drawn {
         let (x, y) = at;
@@ -225,6 +254,10 @@ impl Canvas<'_> {
         let pen = Pen::new(SMALL, FAINT);
         self.text(pen, 40, 98, &pen.fit(explanation, WIDTH - 80))
     }
+}
+
+fn pair((x, y): (i32, i32)) -> [f64; 2] {
+    [f64::from(x), f64::from(y)]
 }
 
 fn render(raw: &str, title: &str) -> Result<Drawing, PlotError> {

@@ -17,6 +17,7 @@ pub(super) struct Entry {
 pub(super) enum Sign {
     Box,
     Line,
+    Dashes,
     Marker(usize),
     Ring,
     Cross,
@@ -57,6 +58,7 @@ pub(super) fn draw(canvas: &Canvas<'_>, entries: &[Entry], top: i32) -> Result<(
         match entry.sign {
             Sign::Box => canvas.rect((x, y - 11), (x + 30, y + 11), entry.color)?,
             Sign::Line => canvas.line(&[(x, y), (x + 32, y)], entry.color, 5)?,
+            Sign::Dashes => canvas.dashes(&[(x, y), (x + 32, y)], entry.color, 5)?,
             Sign::Marker(shape) => canvas.marker((x + 16, y), shape, 9, entry.color)?,
             Sign::Ring => canvas.ring((x + 16, y), 12, entry.color)?,
             Sign::Cross => canvas.cross((x + 16, y), 8, entry.color)?,

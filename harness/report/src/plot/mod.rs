@@ -1,11 +1,15 @@
 //! Rows -> figures. Every figure is drawn once, as SVG, and rendered to PNG from that SVG.
 
+mod announced;
 mod axis;
 mod by_cell;
 mod canvas;
+mod cells;
+mod curve;
 mod ecdf;
 mod histogram;
 mod legend;
+mod multiples;
 mod over_time;
 mod palette;
 mod phases;
@@ -40,24 +44,39 @@ pub struct Plot {
     pub drawing: Drawing,
 }
 
-/// All figures of a run. Those that show distributions exist once per cell.
+/// Up to this many cells each has its own figures; beyond it only the figures across cells remain,
+/// because nobody reads that many files.
+pub(crate) const CELLS_ON_THEIR_OWN: usize = 6;
+
+/// All figures of a run. Those that show distributions exist once per cell, up to six cells.
 ///
 /// # Errors
 /// [`PlotError`].
 pub fn all(plan: &Plan, rows: &[TrialRow]) -> Result<Vec<Plot>, PlotError> {
     let groups = Group::all(plan, rows);
     let mut plots = Vec::new();
+    let across = Subject { plan, cell: "", groups: &groups };
+    // Across cells first: it answers what was varied.
+    if plan.cells.len() > 1 {
+        plots.push(across.plot("by_cell", by_cell::draw)?);
+        plots.push(across.plot("ecdf_by_cell", multiples::draw)?);
+    }
+    let wish = plan.report.as_ref().filter(|_| Figure::headline(plan) == Figure::Announced);
     for cell in &plan.cells {
         let of_cell: Vec<Group<'_>> = groups.iter().filter(|g| g.cell == cell).cloned().collect();
         let subject = Subject { plan, cell, groups: &of_cell };
+        if plan.cells.len() > CELLS_ON_THEIR_OWN {
+            continue;
+        }
+        if let Some(wish) = wish {
+            plots.push(
+                subject.plot("announced_panels", |s, title| announced::draw(s, title, wish))?,
+            );
+        }
         plots.push(subject.plot("leaderless_histogram", histogram::draw)?);
         plots.push(subject.plot("leaderless_ecdf", ecdf::draw)?);
         plots.push(subject.plot("phases", phases::draw)?);
         plots.push(subject.plot("trials_over_time", over_time::draw)?);
-    }
-    if plan.cells.len() > 1 {
-        let subject = Subject { plan, cell: "", groups: &groups };
-        plots.push(subject.plot("by_cell", by_cell::draw)?);
     }
     Ok(plots)
 }
@@ -71,15 +90,22 @@ struct Subject<'a> {
     groups: &'a [Group<'a>],
 }
 
-type Draw = fn(&Subject<'_>, &str) -> Result<Drawing, PlotError>;
-
 impl Subject<'_> {
-    fn plot(&self, stem: &str, draw: Draw) -> Result<Plot, PlotError> {
+    fn plot(
+        &self,
+        stem: &str,
+        draw: impl Fn(&Subject<'_>, &str) -> Result<Drawing, PlotError>,
+    ) -> Result<Plot, PlotError> {
+        let announced = Figure::headline(self.plan) == Figure::Announced;
         let title = self.title(match stem {
+            "announced_panels" => "Time until all know the new leader",
             "leaderless_histogram" => "Time without a leader",
             "leaderless_ecdf" => "Share of trials that have a leader again",
             "phases" => "Where the time without service goes",
             "trials_over_time" => "Every trial, in the order of running",
+            "ecdf_by_cell" if announced => "Time until all know the new leader, cell by cell",
+            "ecdf_by_cell" => "Time without a leader, cell by cell",
+            _ if announced => "Median time until all know the new leader, by cell",
             _ => "Median time without a leader, by cell",
         });
         let name = match self.cell {

@@ -19,13 +19,49 @@ const GREY: RGBColor = RGBColor(0x8a, 0x8a, 0x8a);
 pub(super) fn colors(plan: &Plan) -> Vec<RGBColor> {
     let cool = [BLUE, GREEN, SKY, BLACK];
     let warm = [VERMILLION, ORANGE, PURPLE, GREY];
-    let mut taken = Vec::new();
-    for variant in &plan.variants {
-        let (own, other) =
-            if variant.name.starts_with("s-raft") { (cool, warm) } else { (warm, cool) };
-        let free = own.into_iter().chain(other).find(|color| !taken.contains(color));
-        // More than eight variants share colours; their shapes still differ for six more.
-        taken.push(free.unwrap_or(own[taken.len() % own.len()]));
+    let is_cool = |name: &str| name.starts_with("s-raft");
+    let mut taken: Vec<Option<RGBColor>> = vec![None; plan.variants.len()];
+    // The cool ones choose first, so that many others do not leave them without a colour.
+    for cool_ones in [true, false] {
+        let (own, other) = if cool_ones { (cool, warm) } else { (warm, cool) };
+        for (at, variant) in plan.variants.iter().enumerate() {
+            if is_cool(&variant.name) == cool_ones {
+                let all = own.into_iter().chain(other);
+                let free = all.into_iter().find(|color| !taken.contains(&Some(*color)));
+                // More than eight variants share colours; their shapes still differ for six more.
+                taken[at] = Some(free.unwrap_or(own[at % own.len()]));
+            }
+        }
     }
-    taken
+    taken.into_iter().flatten().collect()
+}
+
+/// The colour of each line of each panel. A name keeps its colour from panel to panel where that
+/// is still free; within a panel colours differ up to eight lines.
+pub(super) fn panels(panels: &[Vec<String>]) -> Vec<Vec<RGBColor>> {
+    let any = [VERMILLION, GREEN, PURPLE, ORANGE, SKY, BLACK, GREY, BLUE];
+    let mut known: Vec<(&str, RGBColor)> = Vec::new();
+    let mut all = Vec::new();
+    for names in panels {
+        let mut taken: Vec<Option<RGBColor>> = vec![None; names.len()];
+        for (at, name) in names.iter().enumerate() {
+            let before = known.iter().find(|other| other.0 == name).map(|other| other.1);
+            let own = before.or(name.starts_with("s-raft").then_some(BLUE));
+            taken[at] = own.filter(|color| !taken.contains(&Some(*color)));
+        }
+        for (at, name) in names.iter().enumerate() {
+            if taken[at].is_none() {
+                let free = any.into_iter().find(|color| !taken.contains(&Some(*color)));
+                taken[at] = Some(free.unwrap_or(any[at % any.len()]));
+            }
+            known.extend(taken[at].map(|color| (name.as_str(), color)));
+        }
+        all.push(taken.into_iter().flatten().collect());
+    }
+    all
+}
+
+/// Whether a variant before it has the same colour; the later ones are dashed where they are lines.
+pub(super) fn shared(colors: &[RGBColor]) -> Vec<bool> {
+    (0..colors.len()).map(|at| colors[..at].contains(&colors[at])).collect()
 }

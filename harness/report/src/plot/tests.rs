@@ -37,6 +37,7 @@ fn synthetic(name: &'static str) -> Synthetic {
         block: 10,
         stop_after: usize::MAX,
         wish: None,
+        messages: false,
     }
 }
 
@@ -73,12 +74,76 @@ fn detectors() {
 }
 
 #[test]
-fn matrix_has_figures_per_cell_and_one_across() {
+fn matrix_has_figures_per_cell_and_two_across() {
     let cells = vec!["cluster.size=3", "cluster.size=5", "cluster.size=7", "cluster.size=9"];
     let plots = plots(&Synthetic { cells, count: 20, ..synthetic("matrix") });
-    assert_eq!(plots.len(), 4 * 4 + 1);
-    assert_eq!(plots[0].name, "leaderless_histogram.cluster.size-3");
-    assert_eq!(plots[16].name, "by_cell");
+    assert_eq!(plots.len(), 4 * 4 + 2);
+    assert_eq!(
+        names(&plots[..3]),
+        ["by_cell", "ecdf_by_cell", "leaderless_histogram.cluster.size-3"]
+    );
+}
+
+#[test]
+fn large_matrix_has_only_figures_across_cells() {
+    let cells = [3, 5, 7, 9, 13, 21, 31, 51, 75, 101]
+        .map(|size| &*format!("cluster.size={size}").leak())
+        .to_vec();
+    let run = Synthetic { cells, count: 20, messages: true, ..synthetic("scale") };
+    assert_eq!(names(&plots(&run)), ["by_cell", "ecdf_by_cell"]);
+    let many: Vec<&'static str> =
+        (3..33).map(|size| &*format!("cluster.size={size}").leak()).collect();
+    plots(&Synthetic { cells: many, count: 6, block: 3, ..synthetic("thirty") });
+}
+
+#[test]
+fn cells_that_are_words_stand_side_by_side() {
+    let cells = vec![
+        "leader.region=us-east-1",
+        "leader.region=us-west-2",
+        "leader.region=eu-central-1",
+        "leader.region=ap-northeast-2",
+        "leader.region=ap-southeast-2",
+    ];
+    let variants: Vec<(&'static str, crate::synthetic::Model)> =
+        vec![("raft", raft), ("s-raft", s_raft), ("s-raft-rtt", fast)];
+    let run = Synthetic { cells, variants, count: 20, messages: true, ..synthetic("wan") };
+    assert_eq!(plots(&run).len(), 5 * 4 + 2);
+    let cells = vec![
+        "fault.target=leader,cluster.size=5",
+        "fault.target=leader,cluster.size=7",
+        "fault.target=leader+primary,cluster.size=5",
+        "fault.target=leader+primary,cluster.size=7",
+        "fault.target=leader+all-sub-leaders,cluster.size=5",
+        "fault.target=leader+all-sub-leaders,cluster.size=7",
+        "fault.target=leader+all-sub-leaders,cluster.size=9",
+    ];
+    plots(&Synthetic { cells, count: 20, ..synthetic("two-keys") });
+}
+
+#[test]
+fn figure_16_has_its_panels() {
+    let run = crate::synthetic::figure_16("figure-16");
+    let plots = plots(&run);
+    assert_eq!(names(&plots)[0], "announced_panels");
+    assert_eq!(names(&plots)[1..], USUAL);
+    // Without panels and published lines all variants share one.
+    let wish = crate::results::Wish {
+        figure: Some(crate::results::WishedFigure::Announced),
+        ..Default::default()
+    };
+    let variants: Vec<(&'static str, crate::synthetic::Model)> =
+        vec![("raft", raft), ("s-raft", s_raft)];
+    self::plots(&Synthetic { wish: Some(wish), variants, count: 40, ..synthetic("announced") });
+}
+
+#[test]
+fn thousands_of_trials_stay_small() {
+    let run = Synthetic { count: 1200, ..crate::synthetic::figure_16("thousands") };
+    for plot in plots(&run) {
+        let bytes = plot.drawing.svg.len();
+        assert!(bytes < 600_000, "{} takes {bytes} bytes", plot.name);
+    }
 }
 
 #[test]

@@ -1,10 +1,13 @@
 //! One figure of one variant in one cell, in numbers.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
-use sraft_events::{CampaignKind, Verdict};
+use sraft_events::{CampaignKind, NodeId, Verdict};
 
 use crate::{
     groups::{Figure, Group},
+    results::{Plan, Setting},
     stats,
 };
 
@@ -65,6 +68,12 @@ pub struct GroupDigest {
     pub elections: usize,
     /// Handovers, likewise.
     pub handovers: usize,
+    /// Who took over from whom, over the trials that count, the most frequent first.
+    pub takeovers: Vec<Takeover>,
+    /// The region of each node, where the network has regions.
+    pub regions: BTreeMap<NodeId, String>,
+    /// Median of the messages of a failover; empty where nobody counts them.
+    pub messages: Option<f64>,
     /// Campaigns, over the trials that count.
     pub campaigns: u64,
     /// Split votes, likewise.
@@ -77,8 +86,38 @@ pub struct GroupDigest {
     pub figures: Vec<Digest>,
 }
 
+/// One way in which leadership passed in the trials of a group.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Takeover {
+    /// The node that led before.
+    pub from: NodeId,
+    /// The node that leads afterwards.
+    pub to: NodeId,
+    /// By what kind of campaign.
+    pub by: CampaignKind,
+    /// The rank of a promotion.
+    pub rank: Option<u32>,
+    /// In how many trials.
+    pub trials: usize,
+}
+
+fn takeovers(group: &Group<'_>) -> Vec<Takeover> {
+    let mut found = BTreeMap::new();
+    for row in group.rows.iter().filter(|row| row.counts()) {
+        if let (Some(to), Some(by)) = (row.new_leader, row.passed_by) {
+            *found.entry((row.old_leader, to, by, row.rank)).or_insert(0) += 1;
+        }
+    }
+    let takeover = |((from, to, by, rank), trials)| Takeover { from, to, by, rank, trials };
+    let mut found: Vec<Takeover> = found.into_iter().map(takeover).collect();
+    // Stable: equally frequent ones stay in the order of the nodes.
+    found.sort_by_key(|takeover| std::cmp::Reverse(takeover.trials));
+    found
+}
+
 impl GroupDigest {
-    pub(super) fn of(group: &Group<'_>, planned: usize) -> GroupDigest {
+    pub(super) fn of(group: &Group<'_>, plan: &Plan) -> GroupDigest {
+        let setting = plan.setting(group.cell, group.variant);
         let counted = || group.rows.iter().filter(|row| row.counts());
         let by = |kind| counted().filter(move |row| row.passed_by == Some(kind));
         let ranks = by(CampaignKind::Promotion).map(|row| row.rank.unwrap_or(0) as usize);
@@ -90,7 +129,7 @@ impl GroupDigest {
         GroupDigest {
             cell: group.cell.into(),
             variant: group.variant.into(),
-            planned,
+            planned: planned(plan, group),
             trials: group.rows.len(),
             ok: group.count(Verdict::Ok),
             censored: group.count(Verdict::Censored),
@@ -99,6 +138,9 @@ impl GroupDigest {
             promotions,
             elections: by(CampaignKind::Election).count(),
             handovers: by(CampaignKind::Transfer).count(),
+            takeovers: takeovers(group),
+            regions: setting.map(Setting::regions).unwrap_or_default(),
+            messages: stats::quantile(&group.messages(), 0.5),
             campaigns: counted().map(|row| u64::from(row.campaigns)).sum(),
             split_votes: counted().map(|row| u64::from(row.split_votes)).sum(),
             spurious_failovers: group.rows.iter().map(|r| u64::from(r.spurious_failovers)).sum(),
@@ -136,6 +178,11 @@ impl GroupDigest {
         }
         if parts.is_empty() { "–".into() } else { parts.join(", ") }
     }
+}
+
+fn planned(plan: &Plan, group: &Group<'_>) -> usize {
+    let own = plan.blocks.iter().filter(|b| b.cell == group.cell && b.variant == group.variant);
+    own.map(|block| block.trials.len()).sum()
 }
 
 fn digest(group: &Group<'_>, figure: Figure) -> Digest {

@@ -19,12 +19,15 @@ use crate::{
 
 const NS_PER_MS: f64 = 1e6;
 
-/// The `.hgrm` and `.hlog` of every figure of a group that was observed at least once: file name
-/// and content.
-pub(super) fn exports(group: &Group<'_>) -> Result<Vec<(String, Vec<u8>)>, ReportError> {
+/// The `.hgrm` and `.hlog` of each of these figures of a group that was observed at least once: file
+/// name and content.
+pub(super) fn exports(
+    group: &Group<'_>,
+    figures: &[Figure],
+) -> Result<Vec<(String, Vec<u8>)>, ReportError> {
     let mut files = Vec::new();
-    for figure in Figure::ALL {
-        let sample = group.sample(figure);
+    for figure in figures {
+        let sample = group.sample(*figure);
         let mut histogram =
             Histogram::<u64>::new(3).map_err(|error| ReportError::Histogram(error.to_string()))?;
         for observation in sample.iter().filter(|o| o.observed && o.value >= 0.0) {
@@ -134,11 +137,12 @@ mod tests {
             block: 10,
             stop_after: usize::MAX,
             wish: None,
+            messages: false,
         };
         let (plan, script) = (run.plan(), run.script());
         let rows = crate::measure::rows(&plan, script.records());
         let groups = Group::all(&plan, &rows);
-        let files = exports(&groups[1]).unwrap();
+        let files = exports(&groups[1], &Figure::ALL).unwrap();
         let (_, bytes) = files.iter().find(|file| file.0 == "leaderless.s-raft.hlog").unwrap();
         let entries: Vec<_> = IntervalLogIterator::new(bytes).map(|entry| entry.unwrap()).collect();
         let encoded = entries.iter().find_map(|entry| match entry {

@@ -36,6 +36,9 @@ dt { color: #4d5863; } dd { margin: 0; overflow-wrap: anywhere; }
 code { font-size: 0.92em; }
 ";
 
+/// Most bytes of figures in the page, so that browsers and mail take it; the rest are only named.
+const INLINE: usize = 2_400_000;
+
 pub(super) fn page(
     summary: &Summary,
     plan: &Plan,
@@ -61,7 +64,14 @@ pub(super) fn page(
         let _ = writeln!(html, "<p class=\"note\">{}</p>", escape(note));
     }
     html += "<h2>Figures</h2>\n";
+    let mut left_out = Vec::new();
+    let mut bytes = 0;
     for plot in plots {
+        bytes += plot.drawing.svg.len();
+        if bytes > INLINE {
+            left_out.push(format!("<code>{}.svg</code>", escape(&plot.name)));
+            continue;
+        }
         let _ = writeln!(
             html,
             "<figure>\n{}<figcaption>{} From <code>trials.csv</code>. Files: \
@@ -69,6 +79,13 @@ pub(super) fn page(
             plot.drawing.svg,
             escape(caption(&plot.name)),
             name = escape(&plot.name)
+        );
+    }
+    if !left_out.is_empty() {
+        let _ = writeln!(
+            html,
+            "<p class=\"source\">Too much for one page, but in the folder of the figures: {}</p>",
+            left_out.join(", ")
         );
     }
     html += "<h2>Numbers</h2>\n<p class=\"faint\">In brackets: 95 % confidence intervals. A \
@@ -100,7 +117,12 @@ fn caption(name: &str) -> &'static str {
         "trials_over_time" => {
             "Columns leaderless_us, verdict and block, in the order of started_at."
         }
-        _ => "Column leaderless_us by cell.",
+        "announced_panels" => {
+            "Column announced_us of the trials that count; the published lines are percentiles that \
+             the program holds."
+        }
+        "ecdf_by_cell" => "The column that the run is about, one field per cell.",
+        _ => "Medians by cell of the column that the run is about, and of messages if counted.",
     }
 }
 
@@ -122,6 +144,9 @@ fn table_of(html: &mut String, table: &tables::Table) {
     html.push_str("</table></div>\n");
 }
 
+/// Most trials that are listed with their reason.
+const FLAGGED: usize = 200;
+
 /// Every trial that is not `ok`, with its reason.
 fn flagged(html: &mut String, rows: &[TrialRow]) {
     let odd = || rows.iter().filter(|row| !row.reason.is_empty() || !is_ok(row));
@@ -133,7 +158,7 @@ fn flagged(html: &mut String, rows: &[TrialRow]) {
               ones are out of the statistics</p>\n<div class=\"scroll\"><table>\n<tr><th>trial</th>\
               <th class=\"text\">variant</th><th class=\"text\">verdict</th>\
               <th>leaderless (µs)</th><th class=\"text\">reason</th></tr>\n";
-    for row in odd() {
+    for row in odd().take(FLAGGED) {
         let variant = [row.cell.as_str(), row.variant.as_str()].join(" ");
         let _ = writeln!(
             html,
@@ -147,6 +172,10 @@ fn flagged(html: &mut String, rows: &[TrialRow]) {
         );
     }
     *html += "</table></div>\n";
+    let more = odd().count().saturating_sub(FLAGGED);
+    if more > 0 {
+        let _ = writeln!(html, "<p class=\"source\">and {more} more in trials.csv</p>");
+    }
 }
 
 fn is_ok(row: &TrialRow) -> bool {

@@ -1,20 +1,22 @@
 //! Everything that is derived from a run, again, from its raw records.
 
+mod agreement;
 mod comparison;
 mod digest;
 mod hdr;
 mod html;
 mod tables;
 
+pub use agreement::{Agreement, Quantile};
 pub use comparison::{Comparison, Finding};
-pub use digest::{Digest, Estimate, GroupDigest};
+pub use digest::{Digest, Estimate, GroupDigest, Takeover};
 
 use std::{fmt, io::ErrorKind, path::PathBuf};
 
 use serde::Serialize;
 
 use crate::{
-    groups::Group,
+    groups::{Figure, Group},
     measure,
     plot::{self, PlotError},
     results::{Events, Manifest, Plan, ResultsError, RunDir},
@@ -43,10 +45,14 @@ pub struct Summary {
     pub run: String,
     /// What the experiment asks.
     pub question: String,
+    /// The time that the run is about.
+    pub headline: Figure,
     /// Every variant in every cell.
     pub groups: Vec<GroupDigest>,
     /// Variants against one another.
     pub comparisons: Vec<Comparison>,
+    /// Variants beside the published lines of their names.
+    pub published: Vec<Agreement>,
     /// What else the reader must know: trials that did not run, unreadable records, broken rules.
     pub notes: Vec<String>,
     /// The folder with records and tables.
@@ -67,6 +73,9 @@ impl Summary {
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}", tables::terminal(self))?;
+        if !self.published.is_empty() {
+            writeln!(f, "{}", agreement::terminal(&self.published))?;
+        }
         for verdict in self.verdicts() {
             writeln!(f, "{}", wrapped(verdict))?;
         }
@@ -110,15 +119,17 @@ pub fn build(run: &RunDir) -> Result<Summary, ReportError> {
     let rows = measure::rows(&plan, &events.records);
     let groups = Group::all(&plan, &rows);
     let digests: Vec<GroupDigest> =
-        groups.iter().map(|group| GroupDigest::of(group, planned(&plan, group))).collect();
+        groups.iter().map(|group| GroupDigest::of(group, &plan)).collect();
     let comparisons = comparison::all(&plan, &groups, &digests);
     let summary = Summary {
         experiment: run.experiment().into(),
         run: run.run().into(),
         question: plan.question.clone(),
         notes: notes(&plan, &digests, &events),
+        headline: Figure::headline(&plan),
         groups: digests,
         comparisons,
+        published: agreement::all(&plan, &groups),
         results: run.results().into(),
         plots: run.plots().into(),
     };
@@ -127,8 +138,12 @@ pub fn build(run: &RunDir) -> Result<Summary, ReportError> {
     run.write_trials(&rows)?;
     run.write_result("summary.csv", &tables::csv(&summary))?;
     run.write_result("summary.md", tables::markdown(&summary).as_bytes())?;
+    // Of a large matrix only the time that the run is about: hundreds of files help nobody.
+    let all = plan.cells.len() <= plot::CELLS_ON_THEIR_OWN;
+    let exported: Vec<Figure> =
+        Figure::ALL.into_iter().filter(|figure| all || *figure == summary.headline).collect();
     for group in &groups {
-        for (name, bytes) in hdr::exports(group)? {
+        for (name, bytes) in hdr::exports(group, &exported)? {
             run.write_result(&name, &bytes)?;
         }
     }
@@ -148,11 +163,6 @@ fn manifest(run: &RunDir) -> Result<Option<Manifest>, ReportError> {
         Err(ResultsError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error.into()),
     }
-}
-
-fn planned(plan: &Plan, group: &Group<'_>) -> usize {
-    let own = plan.blocks.iter().filter(|b| b.cell == group.cell && b.variant == group.variant);
-    own.map(|block| block.trials.len()).sum()
 }
 
 fn notes(plan: &Plan, groups: &[GroupDigest], events: &Events) -> Vec<String> {

@@ -1,9 +1,11 @@
 //! The numbers of a run as tables: for the terminal, as CSV, as Markdown.
 
-use std::fmt::Write;
+use std::{collections::BTreeMap, fmt::Write};
+
+use sraft_events::{CampaignKind, NodeId};
 
 use super::{
-    Summary,
+    Summary, agreement,
     digest::{Digest, Estimate, GroupDigest, QUANTILES},
 };
 use crate::{groups::Figure, plot::ms, results};
@@ -46,7 +48,7 @@ fn max(digest: &Digest) -> String {
 
 /// The closing table.
 pub(super) fn terminal(summary: &Summary) -> String {
-    let head = [
+    let mut head = [
         "",
         "n",
         "passed by",
@@ -61,35 +63,47 @@ pub(super) fn terminal(summary: &Summary) -> String {
     ]
     .map(str::to_owned);
     let cells = |group: &GroupDigest| -> [String; 11] {
-        let leaderless = group.figure(Figure::Leaderless);
-        let [median, p90, p95, p99] = &leaderless.quantiles;
+        let headline = group.figure(summary.headline);
+        let [median, p90, p95, p99] = &headline.quantiles;
         [
             group.variant.clone(),
-            leaderless.n.to_string(),
+            headline.n.to_string(),
             group.passed_by(),
             with_interval(median),
             estimate(p90),
             estimate(p95),
             estimate(p99),
-            max(leaderless),
+            max(headline),
             estimate(&group.figure(Figure::Promote).quantiles[0]),
             group.split_votes.to_string(),
             group.flagged().to_string(),
         ]
     };
-    let rows: Vec<[String; 11]> = summary.groups.iter().map(cells).collect();
+    let mut rows: Vec<[String; 11]> = summary.groups.iter().map(cells).collect();
     let length = |text: &String| text.chars().count();
-    let mut widths = head.clone().map(|name| length(&name));
-    for row in &rows {
-        for (width, cell) in widths.iter_mut().zip(row) {
-            *width = (*width).max(length(cell));
+    let measured = |head: &[String; 11], rows: &[[String; 11]]| {
+        let mut widths = head.clone().map(|name| length(&name));
+        for row in rows {
+            for (width, cell) in widths.iter_mut().zip(row) {
+                *width = (*width).max(length(cell));
+            }
         }
+        // The gaps between columns give way first, then the names.
+        let numbers: usize = widths[1..].iter().sum();
+        let gap = if numbers + 20 + 12 > TERMINAL { 1 } else { 2 };
+        let room = TERMINAL.saturating_sub(numbers + gap * (widths.len() - 1) + 1);
+        (widths, gap, room)
+    };
+    let (mut widths, mut gap, mut room) = measured(&head, &rows);
+    if room < widths[0].min(12) {
+        // Names cut so short tell nothing: the intervals stay in the files.
+        head[3] = "median".into();
+        for (row, group) in rows.iter_mut().zip(&summary.groups) {
+            row[3] = estimate(&group.figure(summary.headline).quantiles[0]);
+        }
+        (widths, gap, room) = measured(&head, &rows);
     }
-    // Names give way first, then the gaps between columns.
-    let numbers: usize = widths[1..].iter().sum();
-    let gap = if numbers + 20 + 12 > TERMINAL { 1 } else { 2 };
-    let room = TERMINAL.saturating_sub(numbers + gap * (widths.len() - 1) + 1).max(6);
-    widths[0] = widths[0].min(room);
+    widths[0] = widths[0].min(room.max(6));
     let line = |cells: &[String; 11]| -> String {
         let mut line = String::from(" ");
         for (column, (cell, width)) in cells.iter().zip(widths).enumerate() {
@@ -99,7 +113,10 @@ pub(super) fn terminal(summary: &Summary) -> String {
         }
         line.trim_end().to_owned() + "\n"
     };
-    let mut text = String::from("time without a leader (leaderless), milliseconds\n");
+    let mut text = match summary.headline {
+        Figure::Leaderless => "time without a leader (leaderless), milliseconds\n".to_owned(),
+        other => format!("{} ({}), milliseconds\n", other.meaning(), other.name()),
+    };
     text += &line(&head);
     let mut cell = "";
     for (group, row) in summary.groups.iter().zip(&rows) {
@@ -150,6 +167,7 @@ pub(super) fn csv(summary: &Summary) -> Vec<u8> {
         "split_votes",
         "spurious_failovers",
         "max_leaders_per_term",
+        "median_messages",
     ];
     head.extend(counts.map(str::to_owned));
     let us =
@@ -188,6 +206,7 @@ pub(super) fn csv(summary: &Summary) -> Vec<u8> {
                 group.split_votes.to_string(),
                 group.spurious_failovers.to_string(),
                 group.max_leaders_per_term.to_string(),
+                group.messages.map(|count| count.to_string()).unwrap_or_default(),
             ]);
             rows.push(row);
         }
@@ -205,20 +224,37 @@ pub(super) struct Table {
 /// Every table of the report.
 pub(super) fn tables(summary: &Summary) -> Vec<Table> {
     let matrix = summary.groups.iter().any(|group| !group.cell.is_empty());
-    let mut tables: Vec<Table> = Figure::ALL
-        .iter()
-        .map(|figure| Table {
-            title: format!("{} — {} (ms)", figure.name(), figure.meaning()),
-            source: format!("trials.csv, column {}_us; verdicts ok and censored", figure.name()),
-            rows: figure_rows(summary, *figure),
-        })
-        .collect();
+    let mut tables = Vec::new();
+    if let Some(first) = summary.published.first() {
+        tables.push(Table {
+            title: format!("Beside the published results {}", first.published.name()),
+            source: format!(
+                "trials.csv, column announced_us, and {}; Kolmogorov-Smirnov distances are known to \
+                 within {}",
+                first.published.source(),
+                first.published.resolution()
+            ),
+            rows: agreement::rows(&summary.published),
+        });
+    }
+    tables.extend(Figure::ALL.iter().map(|figure| Table {
+        title: format!("{} — {} (ms)", figure.name(), figure.meaning()),
+        source: format!("trials.csv, column {}_us; verdicts ok and censored", figure.name()),
+        rows: figure_rows(summary, *figure),
+    }));
     tables.push(Table {
         title: "How leadership passed".into(),
         source: "trials.csv, columns verdict, passed_by, rank, campaigns, split_votes, \
                  spurious_failovers, max_leaders_per_term"
             .into(),
         rows: passing_rows(summary),
+    });
+    tables.push(Table {
+        title: "Who took over".into(),
+        source: "trials.csv, columns old_leader, new_leader, passed_by, rank; verdicts ok and \
+                 censored; P0 promotion of the Primary, E election, H handover"
+            .into(),
+        rows: takeover_rows(summary),
     });
     tables.push(Table {
         title: "Comparisons of leaderless".into(),
@@ -263,7 +299,9 @@ fn passing_rows(summary: &Summary) -> Vec<Vec<String>> {
         "split votes",
         "spurious failovers",
         "leaders per term",
+        "messages (median)",
     ];
+    let counted = summary.groups.iter().any(|group| group.messages.is_some());
     let mut rows = vec![head.map(str::to_owned).to_vec()];
     for group in &summary.groups {
         let mut row = vec![group.cell.clone(), group.variant.clone()];
@@ -275,9 +313,63 @@ fn passing_rows(summary: &Summary) -> Vec<Vec<String>> {
                 .map(|count| count.to_string()),
         );
         row.push(group.max_leaders_per_term.to_string());
+        row.push(group.messages.map_or("–".into(), |count| count.to_string()));
         rows.push(row);
     }
+    if !counted {
+        for row in &mut rows {
+            row.pop();
+        }
+    }
     rows
+}
+
+/// Most new leaders that a row names.
+const NAMED: usize = 6;
+
+fn takeover_rows(summary: &Summary) -> Vec<Vec<String>> {
+    let mut rows =
+        vec![["cell", "variant", "old leader", "new leader"].map(str::to_owned).to_vec()];
+    for group in &summary.groups {
+        let mut old: BTreeMap<NodeId, usize> = BTreeMap::new();
+        let mut new: BTreeMap<(NodeId, String), usize> = BTreeMap::new();
+        for takeover in &group.takeovers {
+            let by = match (takeover.by, takeover.rank) {
+                (CampaignKind::Promotion, rank) => format!("P{}", rank.unwrap_or(0)),
+                (CampaignKind::Election, _) => "E".to_owned(),
+                (CampaignKind::Transfer, _) => "H".to_owned(),
+            };
+            *old.entry(takeover.from).or_insert(0) += takeover.trials;
+            *new.entry((takeover.to, by)).or_insert(0) += takeover.trials;
+        }
+        let name = |node: NodeId| match group.regions.get(&node) {
+            Some(region) => format!("node {node} ({region})"),
+            None => format!("node {node}"),
+        };
+        let old = old.into_iter().map(|(node, count)| (name(node), count)).collect();
+        let new =
+            new.into_iter().map(|((node, by), n)| (format!("{} {by}", name(node)), n)).collect();
+        rows.push(vec![
+            group.cell.clone(),
+            group.variant.clone(),
+            most_frequent(old),
+            most_frequent(new),
+        ]);
+    }
+    rows
+}
+
+/// `node 2 P0 × 812, node 3 E × 4`: the most frequent first; what is rarer is only counted.
+fn most_frequent(mut counts: Vec<(String, usize)>) -> String {
+    counts.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+    let rest: usize = counts.iter().skip(NAMED).map(|(_, count)| count).sum();
+    let others = counts.len().saturating_sub(NAMED);
+    let mut parts: Vec<String> =
+        counts.iter().take(NAMED).map(|(name, count)| format!("{name} × {count}")).collect();
+    if others > 0 {
+        parts.push(format!("{others} others × {rest}"));
+    }
+    if parts.is_empty() { "–".into() } else { parts.join(", ") }
 }
 
 fn comparison_rows(summary: &Summary) -> Vec<Vec<String>> {

@@ -3,7 +3,7 @@ use std::{collections::BTreeMap, fs, path::Path};
 use super::*;
 use crate::{
     script::Course,
-    synthetic::{Left, Model, Synthetic, fast, raft, rough, s_raft},
+    synthetic::{Left, Model, Synthetic, fast, figure_16, raft, rough, s_raft},
 };
 
 fn synthetic(name: &'static str) -> Synthetic {
@@ -15,6 +15,7 @@ fn synthetic(name: &'static str) -> Synthetic {
         block: 10,
         stop_after: usize::MAX,
         wish: None,
+        messages: false,
     }
 }
 
@@ -65,6 +66,70 @@ fn summary_csv_and_markdown_of_a_small_matrix() {
     let text = |name: &str| String::from_utf8(results[name].clone()).unwrap();
     insta::assert_snapshot!("summary_csv", text("summary.csv"));
     insta::assert_snapshot!("summary_md", text("summary.md"));
+}
+
+#[test]
+fn published_lines_stand_beside_the_variants_of_their_names() {
+    let (left, summary) = built(&figure_16("published"));
+    let names: Vec<&str> = summary.published.iter().map(|line| line.variant.as_str()).collect();
+    assert_eq!(names, ["150-155", "150-300", "12-24", "100-200"]);
+    insta::assert_snapshot!("published_terminal", without_paths(&summary));
+    let text = fs::read_to_string(left.run.results().join("summary.md")).unwrap();
+    let section = text.split("\n## ").nth(1).unwrap();
+    insta::assert_snapshot!("published_md", section);
+    let html = fs::read(left.run.results().join("report.html")).unwrap();
+    assert!(html.len() < 3_000_000, "{}", html.len());
+}
+
+#[test]
+fn page_of_a_large_matrix_names_what_it_cannot_hold() {
+    let cells = ["a", "b", "c", "d", "e", "f"].map(|name| &*format!("site={name}").leak()).to_vec();
+    let (left, _) = built(&Synthetic { cells, count: 4, block: 2, ..synthetic("heavy") });
+    let html = fs::read_to_string(left.run.results().join("report.html")).unwrap();
+    assert!(html.len() < 3_000_000, "{}", html.len());
+    // Those across cells come first, so they are never what is left out.
+    assert!(html.contains("<code>by_cell.png</code>") && html.contains("<code>ecdf_by_cell.png"));
+    assert!(html.contains("Too much for one page") && html.contains("trials_over_time.site-f.svg"));
+    assert!(left.run.plots().join("trials_over_time.site-f.svg").is_file());
+}
+
+#[test]
+fn takeovers_name_the_regions_of_the_nodes() {
+    let run = Synthetic { count: 10, ..synthetic("regions") };
+    let left = run.write();
+    let mut plan = run.plan();
+    plan.settings[1].node["sim"] =
+        serde_json::json!({ "regions": { "eu-west-1": [1, 4], "us-east-1": [2, 3, 5] } });
+    left.run.write_plan(&plan).unwrap();
+    build(&left.run).unwrap();
+    let text = fs::read_to_string(left.run.results().join("summary.md")).unwrap();
+    assert!(text.contains("| raft | node 1 × 10 | node 2 E × 10 |"), "{text}");
+    let named = "| s-raft | node 1 (eu-west-1) × 10 | node 2 (us-east-1) P0 × 10 |";
+    assert!(text.contains(named), "{text}");
+}
+
+#[test]
+fn messages_are_reported_where_they_were_counted() {
+    let cells = vec!["cluster.size=3", "cluster.size=5"];
+    let run = Synthetic { cells, count: 6, block: 3, messages: true, ..synthetic("messages") };
+    let (left, summary) = built(&run);
+    assert!(summary.groups.iter().all(|group| group.messages.is_some()));
+    let trials = fs::read_to_string(left.run.results().join("trials.csv")).unwrap();
+    assert!(trials.lines().next().unwrap().ends_with(",block,messages"));
+    assert!(trials.lines().skip(1).all(|line| !line.ends_with(',')));
+    let text = fs::read_to_string(left.run.results().join("summary.md")).unwrap();
+    assert!(text.contains("| messages (median) |"));
+}
+
+#[test]
+fn wish_for_an_unknown_variant_is_refused() {
+    let run = figure_16("wish");
+    let left = run.write();
+    let mut plan = run.plan();
+    plan.variants.truncate(3);
+    left.run.write_plan(&plan).unwrap();
+    let error = build(&left.run).unwrap_err().to_string();
+    assert!(error.contains("names the variant `150-175`, which the experiment does not have"));
 }
 
 #[test]

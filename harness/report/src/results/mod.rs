@@ -12,9 +12,10 @@ pub(crate) use layout::csv;
 pub use layout::{Resumed, RunDir, RunLock};
 pub use wish::{Published, Wish, WishError, WishedFigure};
 
-use std::path::PathBuf;
+use std::{collections::BTreeMap, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
+use sraft_events::NodeId;
 
 /// What can go wrong with the files of a run. Every text names the file and the remedy.
 #[derive(Debug, thiserror::Error)]
@@ -159,6 +160,19 @@ pub struct Setting {
     pub sub_leaders: u32,
     /// Protocol and every timing knob, as the node is given them.
     pub node: serde_json::Value,
+}
+
+impl Setting {
+    /// The region of each node, where the simulated network has regions.
+    pub fn regions(&self) -> BTreeMap<NodeId, String> {
+        let regions = self.node.pointer("/sim/regions").and_then(|regions| regions.as_object());
+        let mut of = BTreeMap::new();
+        for (region, nodes) in regions.into_iter().flatten() {
+            let nodes = nodes.as_array().into_iter().flatten();
+            of.extend(nodes.filter_map(|node| node.as_u64()).map(|node| (node, region.clone())));
+        }
+        of
+    }
 }
 
 /// Trials that run one after the other on the same cluster.
