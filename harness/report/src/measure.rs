@@ -12,7 +12,8 @@
 //! | t_known | the last `leader_accepted` of the winner's term among the nodes that were not struck |
 //! | t_ready | the winner's `ready` |
 //!
-//! The winner is the first leader elected after t_fault, unless the fault strikes it as well
+//! The winner is the first leader elected after t_fault that gets as far as t_ready: one that is
+//! deposed before it serves has replaced nobody. Nor is it one that the fault strikes as well
 //! (leader and Primary, one after the other).
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -366,13 +367,20 @@ fn passing(
         matches!(record.event, Event::ProcessExited { node, .. } if node == row.old_leader)
     });
     row.dead_us = dead.map(|record| micros(fault, record.mono_ns));
-    let won = after(records, fault).find_map(|record| match (&record.source, &record.event) {
+    let elections = after(records, fault).filter_map(|r| match (&r.source, &r.event) {
         (Source::Node(node), Event::Elected { term, campaign, rank, .. }) => {
-            let fell_too = struck.get(node).is_some_and(|at| *at > record.mono_ns);
-            (!fell_too).then_some((record.mono_ns, *node, *term, *campaign, *rank))
+            let fell_too = struck.get(node).is_some_and(|at| *at > r.mono_ns);
+            (!fell_too).then_some((r.mono_ns, *node, *term, *campaign, *rank))
         }
         _ => None,
     });
+    let elections: Vec<_> = elections.collect();
+    let served = |node: NodeId, term: Term| {
+        let ready = |event: &Event| matches!(event, Event::Ready { term: of, .. } if *of == term);
+        records.iter().any(|r| r.source == Source::Node(node) && ready(&r.event))
+    };
+    let first_to_serve = elections.iter().find(|(_, node, term, ..)| served(*node, *term));
+    let won = first_to_serve.or(elections.first()).copied();
     contest(records, fault, won.map_or(u64::MAX, |(at, ..)| at), row);
     let Some((elected, winner, term, campaign, rank)) = won else { return };
     row.new_leader = Some(winner);

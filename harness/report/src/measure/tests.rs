@@ -145,6 +145,23 @@ fn further_leader_without_a_further_fault_is_spurious() {
 }
 
 #[test]
+fn leader_that_is_deposed_before_it_serves_is_not_the_winner() {
+    let row = measured(
+        &Script::begin(1, 0.0)
+            .kill(10.0)
+            .node(2, 100.0, stands(2))
+            .node(2, 101.0, elected(2))
+            .node(3, 102.0, stands(3))
+            .node(3, 105.0, elected(3))
+            .node(3, 107.0, Event::Ready { term: 3, index: 9 })
+            .end(1, 500.0, Verdict::Ok),
+    );
+    assert_eq!((row.verdict, row.new_leader), (Verdict::Ok, Some(3)));
+    assert_eq!((row.leaderless_us, row.commit_us), (Some(95_000.0), Some(2_000.0)));
+    assert_eq!((row.spurious_failovers, row.campaigns), (1, 2), "and it is still counted");
+}
+
+#[test]
 fn sub_leader_that_falls_after_winning_is_not_the_winner() {
     let kill = |node| Event::FaultApplied { node, pid: 0, action: FaultAction::Kill };
     let row = measured(
