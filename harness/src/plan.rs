@@ -144,7 +144,7 @@ impl RunPlan {
         let all = settings.len() as u64 * (u64::from(count) + u64::from(warmup));
         if all > u64::from(MOST_TRIALS) {
             let message = format!(
-                "{count} trials and {warmup} warm-ups for each of {} variants and cells are {all}, \
+                "{count} trials and {warmup} warm-ups for each variant in each cell ({} in all) are {all}, \
                  more than {MOST_TRIALS}; lower trials.count or --trials, or divide the experiment",
                 settings.len()
             );

@@ -36,7 +36,8 @@ impl Progress {
         let target =
             if plain { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
         let bar = ProgressBar::with_draw_target(Some(total), target);
-        let style = "trial {pos} of {len} {bar:40} {prefix}\n{msg}";
+        // Two lines, also on 80 columns: what does not fit is cut off, and the time left comes first.
+        let style = "trial {pos} of {len} {bar:20} {prefix:40!}\n{wide_msg}";
         bar.set_style(ProgressStyle::with_template(style).expect("the template is well formed"));
         bar.set_position(before);
         let began = Instant::now();
@@ -60,7 +61,7 @@ impl Progress {
     pub(crate) fn stage(&mut self, cell: &str, variant: &str, stage: &str) {
         cell.clone_into(&mut self.cell);
         let cell = if cell.is_empty() { String::new() } else { format!(" ({cell})") };
-        self.bar.set_prefix(format!("{variant}{cell}: {stage}"));
+        self.bar.set_prefix(format!("{stage}: {variant}{cell}"));
         self.bar.set_message(self.medians());
     }
 
@@ -97,7 +98,7 @@ impl Progress {
         self.bar.finish_and_clear();
     }
 
-    /// `leaderless, median: raft 512 ms, s-raft 172 ms; 1 censored; 2m 3s left`
+    /// `2m 3s left; leaderless, median: raft 512 ms, s-raft 172 ms; 1 censored`
     fn medians(&self) -> String {
         let medians: Vec<String> = self
             .order
@@ -109,14 +110,14 @@ impl Progress {
             .map(|(variant, ms)| format!("{variant} {ms:.1} ms"))
             .collect();
         let mut parts = Vec::new();
-        if !medians.is_empty() {
-            parts.push(format!("leaderless, median: {}", medians.join(", ")));
-        }
-        parts.extend(self.odd.iter().map(|(verdict, count)| format!("{count} {verdict}")));
         if let Some(left) = self.left() {
             let left = Duration::from_secs(left.as_secs());
             parts.push(format!("{} left", humantime::format_duration(left)));
         }
+        if !medians.is_empty() {
+            parts.push(format!("leaderless, median: {}", medians.join(", ")));
+        }
+        parts.extend(self.odd.iter().map(|(verdict, count)| format!("{count} {verdict}")));
         parts.join("; ")
     }
 
@@ -127,11 +128,13 @@ impl Progress {
     }
 }
 
-/// The middle value; of an even number of values, the lower of the two in the middle.
+/// The middle value; of an even number of values, the mean of the two in the middle.
 fn median(values: &[f64]) -> Option<f64> {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
-    sorted.get(sorted.len().checked_sub(1)? / 2).copied()
+    let low = sorted.get(sorted.len().checked_sub(1)? / 2)?;
+    let high = sorted.get(sorted.len() / 2)?;
+    Some((low + high) / 2.0)
 }
 
 #[cfg(test)]
@@ -143,5 +146,6 @@ mod tests {
         assert_eq!(median(&[]), None);
         assert_eq!(median(&[3.0]), Some(3.0));
         assert_eq!(median(&[9.0, 1.0, 5.0]), Some(5.0));
+        assert_eq!(median(&[9.0, 1.0, 5.0, 6.0]), Some(5.5));
     }
 }

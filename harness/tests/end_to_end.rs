@@ -273,6 +273,7 @@ fn a_killed_agent_takes_its_nodes_along_and_the_run_says_so() {
         "{stderr}"
     );
     wait_until("the nodes to end", || place.processes().is_empty());
+    assert_eq!(fs::read_dir(place.path().join("tmp")).unwrap().count(), 0, "files are left");
     assert_eq!(place.manifest()["sessions"][0]["end"], "failed");
     assert_eq!(place.rows().len(), place.trials_ended());
 }

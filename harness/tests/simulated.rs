@@ -3,9 +3,11 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::{Command, Output},
+    process::{Command, Output, Stdio},
+    time::{Duration, Instant},
 };
 
+use rustix::process::{Pid, Signal, kill_process};
 use sraft_events::{Event, Record};
 
 const EXPERIMENT: &str = r#"
@@ -128,6 +130,30 @@ fn a_run_that_was_cut_off_is_finished_as_it_would_have_been() {
     assert!(records(&cut).is_sorted_by_key(|record| record.mono_ns), "one clock");
     let again = place.sraft(&["run", "--resume", cut.to_str().unwrap()]);
     assert!(text(&again.stderr).contains("is complete"), "{}", text(&again.stderr));
+}
+
+#[test]
+fn ctrl_c_keeps_what_was_simulated_and_says_how_to_go_on() {
+    let place = Place::new(EXPERIMENT);
+    let mut command = Command::new(assert_cmd::cargo::cargo_bin!("sraft"));
+    command.args(["run", "x.toml", "--name", "long", "--trials", "400000"]);
+    command.current_dir(place.path()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let child = command.spawn().unwrap();
+    let run = place.path().join("results/tiny/long");
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while fs::metadata(run.join("trials.csv")).map_or(0, |file| file.len()) == 0 {
+        assert!(Instant::now() < deadline, "waited in vain for trials");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    kill_process(Pid::from_child(&child), Signal::INT).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(130), "{}", text(&output.stderr));
+    assert!(text(&output.stderr).contains("sraft run --resume"), "{}", text(&output.stderr));
+    let ended =
+        |record: &&Record| matches!(record.event, Event::TrialEnded { trial, .. } if trial > 0);
+    let trials = records(&run).iter().filter(ended).count();
+    assert_eq!(column(&run, "trial").len(), trials);
+    assert!(fs::read_to_string(run.join("manifest.json")).unwrap().contains("\"interrupted\""));
 }
 
 #[test]

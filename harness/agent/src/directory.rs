@@ -28,7 +28,7 @@ impl Directory {
         let made = !path.exists();
         let failed = |error: io::Error| {
             format!(
-                "cannot use {} as the agent's directory: {error}; name one that can be written",
+                "cannot use {} as the agent's directory: {error}; set TMPDIR to a folder that can be written",
                 path.display()
             )
         };

@@ -322,7 +322,7 @@ fn bad_input_is_refused_with_its_line_and_the_remedy() {
     x.toml, line 12: trials.count is 1000000000000; write a number from 1 to 1000000
 
     count = 600000
-    x.toml, line 12: 600000 trials and 2 warm-ups for each of 2 variants and cells are 1200004, more than 1000000; lower trials.count or --trials, or divide the experiment
+    x.toml, line 12: 600000 trials and 2 warm-ups for each variant in each cell (2 in all) are 1200004, more than 1000000; lower trials.count or --trials, or divide the experiment
 
     timeout = "30h"
     x.toml, line 14: trials.timeout is 1day6h; write a duration from 10ms to 1day, such as 10s

@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// A campaign, or the pre-vote for it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(crate) struct Campaign {
     pub kind: CampaignKind,
     pub rank: Option<u32>,

@@ -4,6 +4,9 @@ use sraft_events::NodeId;
 
 use crate::{Span, TimeoutRange};
 
+/// Well below any round trip plus durable write, and still a thousand wake-ups a second.
+const SHORTEST_HEARTBEAT: Duration = Duration::from_millis(1);
+
 /// What one node runs with: flat knobs, with no name of a protocol left in them.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
@@ -74,6 +77,9 @@ pub enum ConfigError {
     /// A duration that must not be zero is.
     #[error("{0} is zero; give it a positive duration")]
     Zero(&'static str),
+    /// Heartbeats that would leave a node no time for anything else.
+    #[error("heartbeat is {}, and a node would do nothing else; make it 1ms or longer", Span(*.0))]
+    HeartbeatTooShort(Duration),
     /// A number is out of its range.
     #[error("{knob} = {value} is out of range; it must be {range}")]
     OutOfRange {
@@ -122,6 +128,9 @@ impl Config {
         ];
         if let Some((knob, _)) = positive.iter().find(|(_, value)| value.is_zero()) {
             return Err(ConfigError::Zero(knob));
+        }
+        if self.heartbeat < SHORTEST_HEARTBEAT {
+            return Err(ConfigError::HeartbeatTooShort(self.heartbeat));
         }
         let plain =
             if self.rank_timeouts.is_empty() { "election_timeout" } else { "follower_timeout" };

@@ -6,7 +6,7 @@ use sraft_events::{DesignationReason, Event, NodeId, Term};
 use crate::{Node, node::State};
 
 /// A leader's list of those who are to replace it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Designation {
     /// The term of the leader that made it.
     pub term: Term,
@@ -105,7 +105,8 @@ impl Node {
         let State::Leader(leadership) = &mut self.state else { return };
         let term = leadership.term;
         let epoch = leadership.designation.as_ref().map_or(0, |old| old.epoch) + 1;
-        let rtts = leadership.followers.values().filter_map(|follower| follower.rtt);
+        let there = leadership.followers.values().filter(|f| f.synced && f.responsive());
+        let rtts = there.filter_map(|follower| follower.rtt);
         let largest_rtt_us = (rtts.fold(0.0, f64::max) / 1e3).ceil() as u64;
         leadership.designation =
             Some(Designation { term, epoch, ranks: ranks.clone(), largest_rtt_us });

@@ -19,7 +19,7 @@ const MISSED_HEARTBEATS: u32 = 3;
 const REMEMBERED_HEARTBEATS: usize = 64;
 
 /// What a leader knows.
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(crate) struct Leadership {
     pub term: Term,
     /// Index of the no-op with which the term began.
@@ -36,7 +36,7 @@ pub(crate) struct Leadership {
 }
 
 /// A handover under way.
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 struct Transfer {
     to: NodeId,
     asked: bool,
@@ -44,21 +44,21 @@ struct Transfer {
 }
 
 /// A leader's view of one follower.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Follower {
     /// Highest index known to be durable there and to agree.
     pub match_index: Index,
-    next_index: Index,
+    pub next_index: Index,
     /// Whether the leader is still looking for the point where the logs agree: then one message
     /// at a time, else as many as the window holds.
-    probing: bool,
-    probe_sent: bool,
+    pub probing: bool,
+    pub probe_sent: bool,
     /// Messages with entries that have not been answered, and the last index of each.
-    inflight: BTreeMap<u64, Index>,
-    next_seq: u64,
-    heartbeats: VecDeque<(u64, Time)>,
-    unanswered: u32,
-    last_reply: Option<Time>,
+    pub inflight: BTreeMap<u64, Index>,
+    pub next_seq: u64,
+    pub heartbeats: VecDeque<(u64, Time)>,
+    pub unanswered: u32,
+    pub last_reply: Option<Time>,
     /// Moving average of the round trip, in nanoseconds.
     pub rtt: Option<f64>,
     /// Connected, answering, and once caught up with the commit index.
@@ -173,8 +173,10 @@ impl Node {
         let connected = self.connected[&peer];
         let State::Leader(leadership) = &mut self.state else { return false };
         let follower = leadership.followers.get_mut(&peer).expect("every peer is a follower");
+        // With a probe on its way a heartbeat goes without entries: it asks the same question, and
+        // a follower that does not answer is not sent the log again and again.
         let window = if follower.probing {
-            heartbeat || !follower.probe_sent
+            !follower.probe_sent
         } else {
             follower.inflight.len() < self.config.max_inflight
         };

@@ -85,7 +85,9 @@ pub use timing::{Detector, Preset, Protocol, Span, TimeoutRange, Timing, TimingK
 pub use sraft_events::{Event, Index, NodeId, Term};
 
 /// What must survive a crash besides the log (Raft paper, figure 2).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize,
+)]
 pub struct HardState {
     /// The latest term the node has seen.
     pub term: Term,
@@ -147,7 +149,7 @@ pub enum Input {
 }
 
 /// A message and where it goes.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Envelope {
     /// The receiver.
     pub to: NodeId,

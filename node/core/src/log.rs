@@ -4,7 +4,7 @@ use sraft_events::{Index, Term};
 use crate::message::Conflict;
 
 /// One entry of the replicated log.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Entry {
     /// Its position; the first is 1.
     pub index: Index,
@@ -15,7 +15,7 @@ pub struct Entry {
 }
 
 /// The log in memory: what is durable, and what is on its way there.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub struct Log {
     entries: Vec<Entry>,
 }

@@ -9,7 +9,7 @@ use crate::{Designation, Entry, Index, Term};
 pub(crate) const MAX_TERM: Term = 1 << 62;
 
 /// What nodes say to one another. A message has no sender field: the transport vouches for it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Message {
     /// Asks for a vote, or whether one would be given.
     RequestVote(RequestVote),
@@ -47,7 +47,7 @@ impl Message {
 
 /// A candidate's claim (Raft paper, figure 2). A promotion is no other message: it differs in who
 /// stands, when, and in which term, and every voter treats it as Raft treats any candidate.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct RequestVote {
     /// The term the candidate stands in, or would stand in.
     pub term: Term,
@@ -65,7 +65,7 @@ pub struct RequestVote {
 }
 
 /// A voter's answer.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct VoteReply {
     /// The voter's term.
     pub term: Term,
@@ -78,7 +78,7 @@ pub struct VoteReply {
 }
 
 /// Replication (Raft paper, figure 2), with the leader's designation on board.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct AppendEntries {
     /// The leader's term.
     pub term: Term,
@@ -97,7 +97,7 @@ pub struct AppendEntries {
 }
 
 /// A follower's answer.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct AppendReply {
     /// The follower's term; higher than the leader's if the leader is stale.
     pub term: Term,
@@ -108,14 +108,14 @@ pub struct AppendReply {
 }
 
 /// The follower's log agrees with the leader's and is durable up to here.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Appended {
     /// Highest index known to agree *and* to be durable on the follower.
     pub match_index: Index,
 }
 
 /// The follower's log does not contain the entry before the new ones (Raft paper, end of 5.3).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Conflict {
     /// The `prev_index` that did not fit.
     pub prev_index: Index,

@@ -1,5 +1,7 @@
 //! The node: its state, the dispatch of inputs, and what becomes durable when.
 
+mod fingerprint;
+
 use std::{
     collections::{BTreeMap, VecDeque},
     time::Duration,
@@ -54,7 +56,7 @@ pub struct Status {
 }
 
 /// A role with what belongs to it.
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(crate) enum State {
     Follower,
     PreCandidate(Campaign),
@@ -63,14 +65,14 @@ pub(crate) enum State {
 }
 
 /// When a node that does not lead acts next, and on which evidence.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Hash)]
 pub(crate) struct Alarm {
     pub at: Time,
     pub evidence: Evidence,
 }
 
 /// One node of a cluster. See the [crate's documentation](crate) for how to drive it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Node {
     pub(crate) config: Config,
     pub(crate) now: Time,
@@ -107,7 +109,7 @@ pub struct Node {
 }
 
 /// What of the node's state is durable.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Disk {
     /// The last ticket given out by `take_output`.
     issued: u64,

@@ -92,6 +92,7 @@ fn what_could_not_work_is_refused_with_the_reason() {
     assert!(refused(r#"{"rank_timeout":"60ms"}"#, Protocol::SRaft).starts_with("rank_timeout"));
     assert!(refused(r#"{"lease":"60ms"}"#, Protocol::Raft).starts_with("lease"));
     assert!(refused(r#"{"heartbeat":"0ms"}"#, Protocol::Raft).contains("zero"));
+    assert!(refused(r#"{"heartbeat":"1ns"}"#, Protocol::Raft).contains("make it 1ms or longer"));
     assert!(refused(r#"{"rtt_alpha":1.5}"#, Protocol::Raft).contains("rtt_alpha = 1.5"));
     assert!(refused(r#"{"sub_leader_ratio":1.0}"#, Protocol::SRaft).contains("sub_leader_ratio"));
     assert!(refused(r#"{"sub_leader_ratio":-0.1}"#, Protocol::SRaft).contains("out of range"));

@@ -137,6 +137,12 @@ fn blocks(group: &Group<'_>) -> Vec<Vec<f64>> {
         .collect()
 }
 
+/// Trials that each side of a comparison must have. With fewer than five a side no Mann-Whitney test
+/// reaches the level at which an A/A pair fails, so it could not but hold.
+fn least(aa: bool) -> usize {
+    if aa { 5 } else { 2 }
+}
+
 fn compare(a: &Group<'_>, b: &Group<'_>, aa: bool, seed: u64) -> Comparison {
     let (x, y) = (blocks(a), blocks(b));
     let (first, second) = (x.concat(), y.concat());
@@ -150,7 +156,7 @@ fn compare(a: &Group<'_>, b: &Group<'_>, aa: bool, seed: u64) -> Comparison {
         first: a.variant.into(),
         second: b.variant.into(),
         aa,
-        finding: if enough < 2 { Finding::TooFew } else { Finding::NoDifference },
+        finding: if enough < least(aa) { Finding::TooFew } else { Finding::NoDifference },
         difference_ms: contrast.map(|c| c.difference),
         difference_ci_ms: contrast.as_ref().and_then(difference),
         ratio: contrast.map(|c| c.ratio),
@@ -242,10 +248,17 @@ impl Comparison {
                      {medians}{difference}{why}"
                 )
             }
-            Finding::AaHolds => format!(
-                "A/A holds: {a} and {b} run with the same settings and show no difference: \
-                 {medians}{difference}"
-            ),
+            Finding::AaHolds => {
+                let doubt = if self.excludes_zero() {
+                    " (the interval alone would show one, but not the rank test)"
+                } else {
+                    ""
+                };
+                format!(
+                    "A/A holds: {a} and {b} run with the same settings and show no difference: \
+                     {medians}{difference}{doubt}"
+                )
+            }
             Finding::AaFailed => format!(
                 "A/A FAILED: {a} and {b} run with the same settings and differ: the machine \
                  drifts, no winner is called: {medians}{difference}"
@@ -255,9 +268,11 @@ impl Comparison {
                  failed: {medians}{difference}"
             ),
             Finding::TooFew => format!(
-                "{a} and {b} cannot be compared: {} and {} trials that count; at least 2 of each \
+                "{a} and {b} cannot be compared: {} and {} trials that count; at least {} of each \
                  are needed",
-                first.n, second.n
+                first.n,
+                second.n,
+                least(self.aa)
             ),
         };
         format!("{place}{told}")

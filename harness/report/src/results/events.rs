@@ -48,6 +48,7 @@ impl Events {
     /// The same in the tail is no error: see [`Events::torn`].
     pub fn parse(path: &Path, bytes: &[u8]) -> Result<Events, ResultsError> {
         let mut events = Events::default();
+        let mut trials = BTreeSet::new();
         let mut offset = 0;
         for (number, raw) in bytes.split_inclusive(|byte| *byte == b'\n').enumerate() {
             let (line, start) = (number + 1, offset);
@@ -69,6 +70,12 @@ impl Events {
                 // Nothing after a line that cannot be read is trusted.
                 Some(_) => {}
                 None => {
+                    if let Event::TrialEnded { trial: trial @ 1.., .. } = record.event
+                        && !trials.insert(trial)
+                    {
+                        let path = path.into();
+                        return Err(ResultsError::RepeatedTrial { path, line, trial });
+                    }
                     events.records.push(record);
                     if ended {
                         events.complete_bytes = offset;
@@ -99,6 +106,13 @@ mod tests {
 
     fn parse(text: &str) -> Result<Events, ResultsError> {
         Events::parse(Path::new("events.jsonl"), text.as_bytes())
+    }
+
+    #[test]
+    fn file_that_holds_a_trial_twice_is_refused() {
+        let text = lines(&Script::promotion(1, 0, 172));
+        let error = parse(&text.repeat(2)).unwrap_err();
+        assert!(matches!(error, ResultsError::RepeatedTrial { trial: 1, .. }), "{error}");
     }
 
     #[test]

@@ -83,6 +83,19 @@ pub enum ResultsError {
         /// What is wrong with it.
         error: String,
     },
+    /// A trial is there twice.
+    #[error(
+        "{path}, line {line}: trial {trial} ends a second time, so the file holds something \
+         twice: restore it"
+    )]
+    RepeatedTrial {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+        /// The trial.
+        trial: u64,
+    },
 }
 
 /// `plan.json`: what the experiment expanded to, before anything was started.

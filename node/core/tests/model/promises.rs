@@ -1,0 +1,210 @@
+//! What must hold in every state and at every step, and what must be reachable.
+
+use sraft_core::{Entry, Envelope, Event, HardState, Message, Node, Role, Term};
+use sraft_events::CampaignKind;
+use stateright::Property;
+
+use crate::cluster::{Bounds, Budget, Disk, Start, State};
+
+/// A promise that a step has broken. What can be seen in a state is checked there instead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Broken {
+    /// A term was won twice, be it by two nodes or by one that came back from a crash.
+    ElectionSafety,
+    /// A vote or a term on the disk was taken back.
+    OneDurableVote,
+    /// A message said more than what is durable at its sender.
+    Covered,
+    /// Two nodes took different entries for committed.
+    StateMachineSafety,
+    /// A leader changed its log other than by appending.
+    LeaderAppendOnly,
+    /// A term or a commit index fell.
+    Monotonic,
+    /// A promotion took a term that is not reserved for it.
+    ReservedTerm,
+    /// The core found its own invariants broken.
+    CoreStopped,
+}
+
+/// Whether a node may come from one term and vote to the other.
+fn follows(old: HardState, new: HardState) -> bool {
+    let kept = old.voted_for.is_none() || new.voted_for == old.voted_for;
+    new.term > old.term || (new.term == old.term && kept)
+}
+
+/// What a disk knows of term and vote may only go on.
+pub(crate) fn hard_state_goes_on(old: HardState, new: HardState) -> Result<(), Broken> {
+    hold(follows(old, new), Broken::OneDurableVote)
+}
+
+/// What one input may not undo.
+pub(crate) fn steps_forward(before: &Node, after: &Node) -> Result<(), Broken> {
+    let (old, new) = (before.status(), after.status());
+    hold(new.term >= old.term && new.commit >= old.commit, Broken::Monotonic)?;
+    let still_leads = old.role == Role::Leader && new.role == Role::Leader && old.term == new.term;
+    let log = before.log().range(1, old.last_index);
+    hold(!still_leads || after.log().range(1, old.last_index) == log, Broken::LeaderAppendOnly)
+}
+
+/// Elections and promotions, as the node itself reports them.
+pub(crate) fn event(state: &mut State, node: &Node, event: &Event) -> Result<(), Broken> {
+    match event {
+        Event::Elected { term, campaign, .. } => {
+            let winner = (node.config().id, *campaign);
+            hold(state.elected.insert(*term, winner).is_none(), Broken::ElectionSafety)
+        }
+        Event::CampaignStarted { term, campaign: CampaignKind::Promotion, rank, .. } => {
+            let reserved = node.designation().zip(*rank).is_some_and(|(designation, rank)| {
+                designation.ranks.get(rank as usize) == Some(&node.config().id)
+                    && *term == designation.term + 1 + Term::from(rank)
+            });
+            hold(reserved, Broken::ReservedTerm)
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Whether what a message says is on its sender's disk: votes given, entries acknowledged or
+/// boasted of, the term itself.
+pub(crate) fn covered(disk: &Disk, Envelope { to, message }: &Envelope) -> Result<(), Broken> {
+    let HardState { term, voted_for } = disk.hard_state;
+    let last = disk.entries.last().map_or((0, 0), |entry| (entry.term, entry.index));
+    let covered = match message {
+        Message::VoteReply(reply) if reply.refusal.is_none() && !reply.pre_vote => {
+            term == reply.for_term && voted_for == Some(*to)
+        }
+        Message::VoteReply(reply) => term >= reply.term,
+        Message::AppendReply(reply) => {
+            let beyond = reply.result.is_ok_and(|ok| ok.match_index > last.1);
+            term >= reply.term && !beyond
+        }
+        Message::RequestVote(request) => last >= (request.last_term, request.last_index),
+        Message::AppendEntries(append) => term >= append.term,
+        Message::TimeoutNow { .. } | Message::Forward { .. } => true,
+    };
+    hold(covered, Broken::Covered)
+}
+
+/// Entries that a node takes for committed.
+pub(crate) fn applied(state: &mut State, node: &Node, entries: &[Entry]) -> Result<(), Broken> {
+    for entry in entries {
+        match state.committed.get(entry.index as usize - 1) {
+            Some((known, _)) => hold(known == entry, Broken::StateMachineSafety)?,
+            // Entries are applied in order, so nothing lies between the last one and this.
+            None => state.committed.push((entry.clone(), node.hard_state().term)),
+        }
+    }
+    Ok(())
+}
+
+fn hold(holds: bool, otherwise: Broken) -> Result<(), Broken> {
+    if holds { Ok(()) } else { Err(otherwise) }
+}
+
+/// Two logs that agree on an entry's term agree on everything up to it.
+fn log_matching(_: &Bounds, state: &State) -> bool {
+    let logs: Vec<&[Entry]> = state
+        .members
+        .iter()
+        .flat_map(|m| [m.node.log().range(1, m.node.log().last_index()), &m.disk.entries])
+        .collect();
+    logs.iter().enumerate().all(|(place, a)| {
+        logs[place + 1..].iter().all(|b| {
+            let agree = a.iter().zip(*b).rposition(|(x, y)| x.term == y.term);
+            agree.is_none_or(|last| a[..=last] == b[..=last])
+        })
+    })
+}
+
+/// A leader's log holds whatever was committed in an earlier term.
+fn leader_completeness(_: &Bounds, state: &State) -> bool {
+    let leaders = state.members.iter().filter(|m| m.node.status().role == Role::Leader);
+    leaders.into_iter().all(|leader| {
+        let term = leader.node.hard_state().term;
+        let earlier = state.committed.iter().filter(|(_, committed_in)| *committed_in < term);
+        earlier.into_iter().all(|(entry, _)| leader.node.log().get(entry.index) == Some(entry))
+    })
+}
+
+/// What was committed is on the disks of a majority, whoever has crashed since.
+fn durability(_: &Bounds, state: &State) -> bool {
+    state.committed.iter().all(|(entry, _)| {
+        let place = entry.index as usize - 1;
+        let copies = state.members.iter().filter(|m| m.disk.entries.get(place) == Some(entry));
+        copies.count() >= 2
+    })
+}
+
+/// No node that lacks a committed entry could win an election now, whoever crashes first: leader
+/// completeness an election ahead, which spares the check that election's steps.
+fn no_usurper(_: &Bounds, state: &State) -> bool {
+    let end = |log: &[Entry]| log.last().map_or((0, 0), |entry| (entry.term, entry.index));
+    state.members.iter().enumerate().all(|(own, candidate)| {
+        let log = candidate.node.log();
+        let others = state.members.iter().enumerate().filter(|(voter, _)| *voter != own);
+        let electable = others
+            .into_iter()
+            .any(|(_, voter)| (log.last_term(), log.last_index()) >= end(&voter.disk.entries));
+        !electable || state.committed.iter().all(|(entry, _)| log.get(entry.index) == Some(entry))
+    })
+}
+
+/// A node knows the term and the vote on its disk, be it after a crash.
+fn disk_remembered(_: &Bounds, state: &State) -> bool {
+    let members = state.members.iter();
+    members.into_iter().all(|m| follows(m.disk.hard_state, m.node.hard_state()))
+}
+
+type Condition = fn(&Bounds, &State) -> bool;
+
+fn won(bounds: &Bounds, state: &State, kind: CampaignKind) -> bool {
+    let wins = state.elected.values().filter(|(_, how)| *how == kind).count();
+    wins > if kind == CampaignKind::Election { bounds.start.elections() } else { 0 }
+}
+
+/// The properties of a check. What must be reachable depends on what its budget allows.
+pub(crate) fn properties(bounds: &Bounds) -> Vec<Property<Bounds>> {
+    macro_rules! never {
+        ($name:literal, $broken:ident) => {
+            Property::always($name, |_, state: &State| state.broken != Some(Broken::$broken))
+        };
+    }
+    let mut properties = vec![
+        never!("election safety", ElectionSafety),
+        never!("one vote per term, durable", OneDurableVote),
+        never!("messages are covered by what is durable", Covered),
+        never!("state machine safety", StateMachineSafety),
+        never!("leader append-only", LeaderAppendOnly),
+        never!("terms and commits never fall", Monotonic),
+        never!("reserved terms", ReservedTerm),
+        never!("the core does not stop itself", CoreStopped),
+        Property::always("what is durable is remembered", disk_remembered),
+        Property::always("log matching", log_matching),
+        Property::always("leader completeness", leader_completeness),
+        Property::always("no usurper", no_usurper),
+        Property::always("committed entries stay durable on a majority", durability),
+    ];
+    let Budget { suspicions, proposals, handovers, crashes, .. } = bounds.budget;
+    let commits: Condition =
+        |bounds, state| state.committed.len() > usize::from(bounds.start != Start::Empty);
+    let reachable: [(bool, &'static str, Condition); 6] = [
+        (true, "something commits", commits),
+        (suspicions > 0, "an election wins", |b, s| won(b, s, CampaignKind::Election)),
+        (
+            suspicions > 0 && bounds.ranks > 0 && bounds.start == Start::Settled,
+            "a promotion wins",
+            |b, s| won(b, s, CampaignKind::Promotion),
+        ),
+        (handovers > 0, "a handover wins", |b, s| won(b, s, CampaignKind::Transfer)),
+        (crashes > 0, "a leader is elected after a crash", |b, s| {
+            s.left.crashes < b.budget.crashes && s.elected.len() > b.start.elections()
+        }),
+        (proposals > 0 || bounds.start == Start::Figure8, "a conflict is cut off", |_, s| {
+            s.truncated
+        }),
+    ];
+    let reachable = reachable.into_iter().filter(|(expected, ..)| *expected);
+    properties.extend(reachable.map(|(_, name, condition)| Property::sometimes(name, condition)));
+    properties
+}
