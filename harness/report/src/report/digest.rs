@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use sraft_events::{CampaignKind, NodeId, Verdict};
 
+use super::takeover::{self, Takeover};
 use crate::{
     groups::{Figure, Group},
     results::{Plan, Setting},
@@ -86,35 +87,6 @@ pub struct GroupDigest {
     pub figures: Vec<Digest>,
 }
 
-/// One way in which leadership passed in the trials of a group.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-pub struct Takeover {
-    /// The node that led before.
-    pub from: NodeId,
-    /// The node that leads afterwards.
-    pub to: NodeId,
-    /// By what kind of campaign.
-    pub by: CampaignKind,
-    /// The rank of a promotion.
-    pub rank: Option<u32>,
-    /// In how many trials.
-    pub trials: usize,
-}
-
-fn takeovers(group: &Group<'_>) -> Vec<Takeover> {
-    let mut found = BTreeMap::new();
-    for row in group.rows.iter().filter(|row| row.counts()) {
-        if let (Some(to), Some(by)) = (row.new_leader, row.passed_by) {
-            *found.entry((row.old_leader, to, by, row.rank)).or_insert(0) += 1;
-        }
-    }
-    let takeover = |((from, to, by, rank), trials)| Takeover { from, to, by, rank, trials };
-    let mut found: Vec<Takeover> = found.into_iter().map(takeover).collect();
-    // Stable: equally frequent ones stay in the order of the nodes.
-    found.sort_by_key(|takeover| std::cmp::Reverse(takeover.trials));
-    found
-}
-
 impl GroupDigest {
     pub(super) fn of(group: &Group<'_>, plan: &Plan) -> GroupDigest {
         let setting = plan.setting(group.cell, group.variant);
@@ -138,7 +110,7 @@ impl GroupDigest {
             promotions,
             elections: by(CampaignKind::Election).count(),
             handovers: by(CampaignKind::Transfer).count(),
-            takeovers: takeovers(group),
+            takeovers: takeover::all(group),
             regions: setting.map(Setting::regions).unwrap_or_default(),
             messages: stats::quantile(&group.messages(), 0.5),
             campaigns: counted().map(|row| u64::from(row.campaigns)).sum(),

@@ -6,10 +6,12 @@ mod digest;
 mod hdr;
 mod html;
 mod tables;
+mod takeover;
 
 pub use agreement::{Agreement, Quantile};
 pub use comparison::{Comparison, Finding};
-pub use digest::{Digest, Estimate, GroupDigest, Takeover};
+pub use digest::{Digest, Estimate, GroupDigest};
+pub use takeover::Takeover;
 
 use std::{fmt, io::ErrorKind, path::PathBuf};
 

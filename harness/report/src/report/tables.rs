@@ -1,12 +1,11 @@
 //! The numbers of a run as tables: for the terminal, as CSV, as Markdown.
 
-use std::{collections::BTreeMap, fmt::Write};
-
-use sraft_events::{CampaignKind, NodeId};
+use std::fmt::Write;
 
 use super::{
     Summary, agreement,
     digest::{Digest, Estimate, GroupDigest, QUANTILES},
+    takeover,
 };
 use crate::{groups::Figure, plot::ms, results};
 
@@ -254,7 +253,7 @@ pub(super) fn tables(summary: &Summary) -> Vec<Table> {
         source: "trials.csv, columns old_leader, new_leader, passed_by, rank; verdicts ok and \
                  censored; P0 promotion of the Primary, E election, H handover"
             .into(),
-        rows: takeover_rows(summary),
+        rows: takeover::rows(&summary.groups),
     });
     tables.push(Table {
         title: "Comparisons of leaderless".into(),
@@ -322,54 +321,6 @@ fn passing_rows(summary: &Summary) -> Vec<Vec<String>> {
         }
     }
     rows
-}
-
-/// Most new leaders that a row names.
-const NAMED: usize = 6;
-
-fn takeover_rows(summary: &Summary) -> Vec<Vec<String>> {
-    let mut rows =
-        vec![["cell", "variant", "old leader", "new leader"].map(str::to_owned).to_vec()];
-    for group in &summary.groups {
-        let mut old: BTreeMap<NodeId, usize> = BTreeMap::new();
-        let mut new: BTreeMap<(NodeId, String), usize> = BTreeMap::new();
-        for takeover in &group.takeovers {
-            let by = match (takeover.by, takeover.rank) {
-                (CampaignKind::Promotion, rank) => format!("P{}", rank.unwrap_or(0)),
-                (CampaignKind::Election, _) => "E".to_owned(),
-                (CampaignKind::Transfer, _) => "H".to_owned(),
-            };
-            *old.entry(takeover.from).or_insert(0) += takeover.trials;
-            *new.entry((takeover.to, by)).or_insert(0) += takeover.trials;
-        }
-        let name = |node: NodeId| match group.regions.get(&node) {
-            Some(region) => format!("node {node} ({region})"),
-            None => format!("node {node}"),
-        };
-        let old = old.into_iter().map(|(node, count)| (name(node), count)).collect();
-        let new =
-            new.into_iter().map(|((node, by), n)| (format!("{} {by}", name(node)), n)).collect();
-        rows.push(vec![
-            group.cell.clone(),
-            group.variant.clone(),
-            most_frequent(old),
-            most_frequent(new),
-        ]);
-    }
-    rows
-}
-
-/// `node 2 P0 × 812, node 3 E × 4`: the most frequent first; what is rarer is only counted.
-fn most_frequent(mut counts: Vec<(String, usize)>) -> String {
-    counts.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
-    let rest: usize = counts.iter().skip(NAMED).map(|(_, count)| count).sum();
-    let others = counts.len().saturating_sub(NAMED);
-    let mut parts: Vec<String> =
-        counts.iter().take(NAMED).map(|(name, count)| format!("{name} × {count}")).collect();
-    if others > 0 {
-        parts.push(format!("{others} others × {rest}"));
-    }
-    if parts.is_empty() { "–".into() } else { parts.join(", ") }
 }
 
 fn comparison_rows(summary: &Summary) -> Vec<Vec<String>> {
