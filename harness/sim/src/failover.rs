@@ -57,7 +57,7 @@ impl Failover {
     ///
     /// The dissertation gives a broadcast time of about 15 ms for the round trip and the disk
     /// together, and not their shares. The shares matter: how many candidates stand at the same
-    /// time follows from the latency one way, and the published curves fit 2.5 ms of it. Both have
+    /// time follows from the latency one way, and the published curves fit 2.55 ms of it. Both have
     /// a long tail here, as networks and disks do. A new leader is then known three latencies and
     /// one write after its timeout: 10 ms here on average. With 15 ms every curve would lie some
     /// 5 ms to the right of the published one.
@@ -74,8 +74,8 @@ impl Failover {
             nodes: 5,
             protocol: Protocol::Raft,
             timing,
-            network: Network { latency: log_normal(2_500, 0.2), ..Network::default() },
-            disk: DiskModel { write: log_normal(1_500, 1.0) },
+            network: Network { latency: log_normal(2_550, 0.2), ..Network::default() },
+            disk: DiskModel { write: log_normal(1_500, 0.9) },
             ..Model::default()
         };
         let (stagger, timeout) = (Duration::from_millis(20), Duration::from_secs(60));
