@@ -1,0 +1,1 @@
+//! Whether a history of operations is linearizable.
