@@ -31,6 +31,8 @@ const TO: f64 = 3000.0;
 /// Widths of a bin, milliseconds; one with this many writes on average is wide enough.
 const BINS: [f64; 5] = [25.0, 50.0, 100.0, 200.0, 500.0];
 const WRITES: f64 = 4.0;
+/// Higher peaks than this multiple of the rate before the fault are cut off.
+const PEAK: f64 = 2.0;
 /// Most thin lines in the figure, and in one field of it.
 const LINES: usize = 240;
 const LINES_OF_ONE: usize = 100;
@@ -84,6 +86,11 @@ impl Bins {
 
     fn to(&self) -> f64 {
         self.from + self.width * self.count as f64
+    }
+
+    /// How many bins lie before the fault.
+    fn fault(&self) -> usize {
+        (-self.from / self.width).round() as usize
     }
 
     fn middle(&self, bin: usize) -> f64 {
@@ -169,15 +176,24 @@ pub(super) fn draw(
         panels.iter().flat_map(|p| lines(p).iter().flatten().flatten().copied()).collect()
     };
     let (rates, latencies) = (values(|panel| &panel.rates), values(|panel| &panel.latencies));
+    // What has waited is acknowledged all at once; shown whole, it would flatten everything else.
+    let undisturbed =
+        panels.iter().flat_map(|panel| &panel.rates).flat_map(|line| line[..bins.fault()].iter());
+    let mut undisturbed: Vec<f64> = undisturbed.flatten().copied().collect();
+    undisturbed.sort_by(f64::total_cmp);
+    let most = stats::quantile(&undisturbed, 0.5).map_or(f64::INFINITY, |rate| rate * PEAK);
+    let cut = rates.iter().any(|rate| *rate > most);
+    let rates: Vec<f64> = rates.into_iter().map(|rate| rate.min(most)).collect();
     let log = needs_log(&latencies);
     let most = (LINES / panels.len().max(1)).clamp(1, LINES_OF_ONE);
     let half = (RIGHT - LEFT - APART) / 2;
     let fields = [(LEFT, LEFT + half), (RIGHT - half, RIGHT)];
     let colors = palette::colors(subject.plan);
     let explanation = format!(
-        "{} thin line is a trial, the bold one their median; bins of {} ms, the fault at 0",
+        "{} thin line is a trial, the bold one their median; bins of {} ms, the fault at 0{}",
         if panels.iter().any(|panel| panel.trials > most) { "some trials: a" } else { "a" },
         label(bins.width),
+        if cut { "; peaks of what had waited are cut off" } else { "" },
     );
     let pitch = HEAD + BODY + 20;
     let bottom = TOP + pitch * panels.len() as i32;
@@ -186,7 +202,7 @@ pub(super) fn draw(
         let head = Pen::new(MEDIUM, INK).bold();
         canvas.text(head, fields[0].0, TOP - 40, "acknowledged writes per second")?;
         let scale = if log { ", logarithmic" } else { "" };
-        let slowest = format!("slowest write of a bin, by intended start (ms{scale})");
+        let slowest = format!("slowest write, by intended start (ms{scale})");
         canvas.text(head, fields[1].0, TOP - 40, &head.fit(&slowest, half))?;
         for (nth, (panel, group)) in panels.iter().zip(subject.groups).enumerate() {
             let top = TOP + pitch * nth as i32 + HEAD;
