@@ -14,6 +14,7 @@ pub mod clock;
 pub mod protocol;
 
 mod directory;
+pub mod exec;
 mod facts;
 mod input;
 mod process;

@@ -58,6 +58,9 @@ pub enum Call {
         fresh: bool,
         /// Name of the event log in the node's directory, followed from its present end on.
         log_file: String,
+        /// What stands in it.
+        #[serde(default)]
+        log_format: LogFormat,
     },
     /// Acts on processes, in this order, with nothing in between.
     Fault {
@@ -66,6 +69,17 @@ pub enum Call {
     },
     /// Kills every process, waits for their ends, and delivers what is left of their logs.
     StopAll {},
+}
+
+/// What the lines of a node's log are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    /// Records of this project, passed on in [`Said::Records`].
+    #[default]
+    Records,
+    /// Another system's lines, passed on in [`Said::Text`] for the harness to make sense of.
+    Text,
 }
 
 /// What an agent writes.
@@ -89,6 +103,16 @@ pub enum Said {
     /// Lines of event logs, as their writers wrote them, and records of the agent itself. Each is
     /// the JSON of one `sraft_events::Record`. Per source they come in order.
     Records {
+        /// The lines.
+        lines: Vec<String>,
+    },
+    /// Lines of the log of a node that writes no records, in order.
+    Text {
+        /// The node.
+        node: NodeId,
+        /// The host's clocks when the lines were read. Whoever wrote them has stamped them with the
+        /// wall clock, if at all; this tells what the monotonic clock showed then.
+        clocks: Clocks,
         /// The lines.
         lines: Vec<String>,
     },

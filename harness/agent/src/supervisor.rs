@@ -32,7 +32,7 @@ use crate::{
     input::{Line, Lines},
     own_executable,
     process::{Process, how},
-    protocol::{self, Answer, Call, Clocks, MAX_LINE, Request, Said},
+    protocol::{self, Answer, Call, Clocks, LogFormat, MAX_LINE, Request, Said},
     tail::EventLog,
 };
 
@@ -55,6 +55,8 @@ pub(crate) struct Supervisor<W> {
     nodes: BTreeSet<NodeId>,
     seq: u64,
     records: Vec<String>,
+    /// Other systems' lines, and how many of `records` come before them.
+    texts: Vec<(usize, Said)>,
     pending: Vec<Said>,
     due: Option<Instant>,
 }
@@ -93,6 +95,7 @@ impl<W: Write> Supervisor<W> {
             nodes: BTreeSet::new(),
             seq: 0,
             records: Vec::new(),
+            texts: Vec::new(),
             pending: Vec::new(),
             due: None,
         })
@@ -229,9 +232,9 @@ impl<W: Write> Supervisor<W> {
         match call {
             Call::Hello { version, host, dir, keep } => self.hello(version, host, &dir, keep),
             Call::Ping {} => Ok(Answer::Clocks(clock::read())),
-            Call::Start { node, program, args, files, fresh, log_file } => {
+            Call::Start { node, program, args, files, fresh, log_file, log_format } => {
                 let program = program.filter(|program| !program.is_empty()).map(PathBuf::from);
-                self.start(node, program, &args, &files, fresh, &log_file)
+                self.start(node, program, &args, &files, fresh, (&log_file, log_format))
             }
             Call::Fault { actions } => self.fault(&actions),
             Call::StopAll {} => self.stop_all(),
@@ -275,7 +278,7 @@ impl<W: Write> Supervisor<W> {
         args: &[String],
         files: &[(String, String)],
         fresh: bool,
-        log_file: &str,
+        (log_file, log_format): (&str, LogFormat),
     ) -> Result<Answer, String> {
         let directory = &self.host()?.directory;
         plain_name(log_file)?;
@@ -293,7 +296,7 @@ impl<W: Write> Supervisor<W> {
                 .map_err(|error| format!("cannot write {}: {error}", path.display()))?;
         }
         let log = dir.join(log_file);
-        let log = EventLog::open(&log, self.inotify.as_fd())
+        let log = EventLog::open(&log, log_format, self.inotify.as_fd())
             .map_err(|error| format!("cannot follow {}: {error}", log.display()))?;
         let here = dir.to_string_lossy();
         let agent = std::process::id().to_string();
@@ -395,7 +398,20 @@ impl<W: Write> Supervisor<W> {
         while rustix::io::read(&self.inotify, &mut events).is_ok_and(|n| n > 0) {}
         let mut died = Vec::new();
         for (&node, process) in &mut self.processes {
-            if let Err(error) = process.log.drain(&mut self.records)
+            let drained = match process.log.format() {
+                LogFormat::Records => process.log.drain(&mut self.records),
+                LogFormat::Text => {
+                    let mut lines = Vec::new();
+                    let drained = process.log.drain(&mut lines);
+                    let clocks = clock::read();
+                    for lines in bounded(lines) {
+                        let before = self.records.len();
+                        self.texts.push((before, Said::Text { node, clocks, lines }));
+                    }
+                    drained
+                }
+            };
+            if let Err(error) = drained
                 && !process.told
             {
                 // A node whose log cannot be read is of no use. Its death brings the reason along.
@@ -437,19 +453,14 @@ impl<W: Write> Supervisor<W> {
         self.due = None;
         self.gather();
         let broke = |source| AgentError::Pipe { end: "output", source };
-        // Bounded messages: the harness refuses lines beyond MAX_LINE.
-        let mut batch = Vec::new();
-        let mut bytes = 0;
-        for line in std::mem::take(&mut self.records) {
-            bytes += line.len();
-            batch.push(line);
-            if bytes > MAX_LINE / 16 {
-                bytes = 0;
-                self.say(&Said::Records { lines: std::mem::take(&mut batch) }).map_err(broke)?;
-            }
+        let mut records = std::mem::take(&mut self.records);
+        for (before, text) in std::mem::take(&mut self.texts).into_iter().rev() {
+            // Whose process has just started, or ended, is told before, or after, its lines.
+            let later = records.split_off(before);
+            self.pending.splice(0..0, [text].into_iter().chain(bounded(later).map(as_records)));
         }
-        if !batch.is_empty() {
-            self.say(&Said::Records { lines: batch }).map_err(broke)?;
+        for lines in bounded(records) {
+            self.say(&as_records(lines)).map_err(broke)?;
         }
         for said in std::mem::take(&mut self.pending) {
             self.say(&said).map_err(broke)?;
@@ -478,6 +489,24 @@ impl<W: Write> Supervisor<W> {
             }
         }
     }
+}
+
+/// Lines in bounded messages: the harness refuses what is longer than [`MAX_LINE`].
+fn bounded(lines: Vec<String>) -> impl Iterator<Item = Vec<String>> {
+    let mut lines = lines.into_iter().peekable();
+    std::iter::from_fn(move || {
+        let mut batch = vec![lines.next()?];
+        let mut bytes = batch[0].len();
+        while let Some(line) = lines.next_if(|line| bytes + line.len() <= MAX_LINE / 16) {
+            bytes += line.len();
+            batch.push(line);
+        }
+        Some(batch)
+    })
+}
+
+fn as_records(lines: Vec<String>) -> Said {
+    Said::Records { lines }
 }
 
 /// The id of a request that makes no sense otherwise, so that somebody can be answered.
