@@ -34,6 +34,16 @@ pub(crate) enum Command {
     /// Own the nodes of one host; the harness starts it and talks to it
     #[command(hide = true)]
     Agent,
+    /// Become another program, which ends with the agent that has started this one
+    #[command(hide = true)]
+    Exec {
+        /// Process id of the agent
+        #[arg(long, value_name = "PID")]
+        die_with_parent: u32,
+        /// The program and its arguments
+        #[arg(last = true, required = true)]
+        command: Vec<String>,
+    },
 }
 
 #[derive(Args, Debug)]

@@ -22,7 +22,7 @@ use sraft_events::{Event, FaultAction, NodeId, Record, Source};
 use crate::{
     host::{Agent, Host, Input},
     plan::Launch,
-    system::{Endpoint, Membership, Start},
+    system::{Endpoint, Membership, Reader, Start},
     view::View,
 };
 
@@ -65,6 +65,7 @@ pub(crate) struct Cluster {
     inbox: Receiver<Input>,
     launch: Option<Launch>,
     membership: Membership,
+    reader: Option<Box<dyn Reader>>,
     view: View,
     records: Vec<Record>,
     seq: u64,
@@ -115,6 +116,7 @@ impl Cluster {
             inbox,
             launch: None,
             membership: Membership::default(),
+            reader: None,
             view: View::default(),
             records: Vec::new(),
             seq: 0,
@@ -168,6 +170,8 @@ impl Cluster {
             admin: ports[2],
         });
         self.membership = Membership { cluster: name, nodes: nodes.collect() };
+        self.reader = launch.system.reader(&self.membership);
+        self.view = View::of(launch.system.log());
         self.launch = Some(launch.clone());
         let nodes: Vec<NodeId> = (1..=u64::from(launch.size)).collect();
         self.launch(&nodes, true)
@@ -302,6 +306,11 @@ impl Cluster {
         Ok(answers.into_iter().flatten().collect())
     }
 
+    fn take(&mut self, record: Record) {
+        self.view.fold(&record);
+        self.records.push(record);
+    }
+
     /// The next reply of an agent; everything else is taken up on the way. Empty at the deadline.
     fn next(&mut self, deadline: Instant) -> Result<Option<(usize, Said)>, Halt> {
         let left = deadline.saturating_duration_since(Instant::now());
@@ -326,9 +335,13 @@ impl Cluster {
                     let record: Record = serde_json::from_str(line).map_err(|error| {
                         Halt::Stuck(format!("an event log holds `{line}`, no record: {error}"))
                     })?;
-                    self.view.fold(&record);
-                    self.records.push(record);
+                    self.take(record);
                 }
+                Ok(Some((agent, Said::Records { lines: Vec::new() })))
+            }
+            Input::Said { agent, said: Said::Text { node, pid, clocks, lines } } => {
+                let read = self.reader.as_mut().map(|r| r.read(node, pid, clocks, &lines));
+                read.into_iter().flatten().for_each(|record| self.take(record));
                 Ok(Some((agent, Said::Records { lines: Vec::new() })))
             }
             Input::Said { agent, said } => Ok(Some((agent, said))),

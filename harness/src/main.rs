@@ -56,6 +56,9 @@ fn main() -> ExitCode {
         Command::Sim(command) => simulate::swarm(&command),
         Command::Ec2(command) => ec2::run(&command),
         Command::Node(args) => return sraft_node::exit_code(sraft_node::run(*args)),
+        Command::Exec { die_with_parent, command } => {
+            sraft_agent::exec::exec(die_with_parent, &command).map_err(Into::into)
+        }
         Command::Agent => sraft_agent::run().map(|()| ExitCode::SUCCESS).map_err(Into::into),
     };
     result.unwrap_or_else(|error| {

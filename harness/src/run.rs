@@ -151,11 +151,20 @@ fn begin(args: &RunArgs) -> anyhow::Result<Begun> {
     let file = File::read(path)?;
     let overrides = Overrides { trials: args.trials, seed: args.seed };
     let plan = RunPlan::new(&file, overrides)?;
+    installed(&plan)?;
     let dir = create(&args.out, &plan.plan.experiment, args.name.as_deref())?;
     let lock = dir.lock()?;
     dir.write_experiment(&file.text)?;
     dir.write_plan(&plan.plan)?;
     Ok(Begun { plan, dir, lock, done: BTreeSet::new(), reached_ns: 0 })
+}
+
+/// Refuses what this machine has no programs for.
+fn installed(plan: &RunPlan) -> anyhow::Result<()> {
+    for system in plan.systems() {
+        system.installed().map_err(|why| anyhow::anyhow!(why))?;
+    }
+    Ok(())
 }
 
 /// Makes the folders of a run, named after the second in which it begins if not otherwise.
@@ -209,6 +218,7 @@ fn resume(args: &RunArgs, run: &Path) -> anyhow::Result<Begun> {
             dir.results().display()
         );
     }
+    installed(&plan)?;
     let resumed = dir.resume(&lock)?;
     let done = resumed.events.completed();
     let all = planned.blocks.iter().flat_map(|block| &block.trials);
@@ -370,15 +380,15 @@ impl Session<'_> {
             return self.append(cluster);
         }
         let records = cluster.take_records();
-        let row = measure::row(&self.plan.plan, &records)?;
-        self.dir.append_trial(&lines(&records)?, Some(&row))?;
+        let row = measure::row(&self.plan.plan, &records, &[])?;
+        self.dir.append_trial(&lines(&records)?, &[], Some(&row))?;
         self.done.insert(number);
         self.progress.trials(std::slice::from_ref(&row));
         Ok(())
     }
 
     fn append(&self, cluster: &mut Cluster) -> anyhow::Result<()> {
-        Ok(self.dir.append_trial(&lines(&cluster.take_records())?, None)?)
+        Ok(self.dir.append_trial(&lines(&cluster.take_records())?, &[], None)?)
     }
 }
 

@@ -29,8 +29,6 @@ question = "Does it work from end to end?"
 size = 3
 [timing]
 preset = "reference"
-[workload]
-rate = 50
 [fault]
 kind = "kill"
 target = "leader"

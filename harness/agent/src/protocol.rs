@@ -110,6 +110,8 @@ pub enum Said {
     Text {
         /// The node.
         node: NodeId,
+        /// Its process id.
+        pid: u32,
         /// The host's clocks when the lines were read. Whoever wrote them has stamped them with the
         /// wall clock, if at all; this tells what the monotonic clock showed then.
         clocks: Clocks,

@@ -403,10 +403,10 @@ impl<W: Write> Supervisor<W> {
                 LogFormat::Text => {
                     let mut lines = Vec::new();
                     let drained = process.log.drain(&mut lines);
-                    let clocks = clock::read();
+                    let (pid, clocks) = (process.pid(), clock::read());
                     for lines in bounded(lines) {
                         let before = self.records.len();
-                        self.texts.push((before, Said::Text { node, clocks, lines }));
+                        self.texts.push((before, Said::Text { node, pid, clocks, lines }));
                     }
                     drained
                 }

@@ -141,7 +141,7 @@ fn text_of_another_system_arrives_stamped_between_its_start_and_its_end() {
     let mut call = shell(1, &format!("echo one >> {LOG}; echo two, not JSON >> {LOG}"));
     let Call::Start { log_format, .. } = &mut call else { panic!("it is a start") };
     *log_format = LogFormat::Text;
-    harness.ask(call).unwrap();
+    let Answer::Started { pid } = harness.ask(call).unwrap() else { panic!("it has started") };
     harness.wait_for_exit();
     let mut order = Vec::new();
     for said in &harness.heard {
@@ -153,8 +153,8 @@ fn text_of_another_system_arrives_stamped_between_its_start_and_its_end() {
                     _ => None,
                 }));
             }
-            Said::Text { node, clocks, lines } => {
-                assert_eq!(*node, 1);
+            Said::Text { node, pid: of, clocks, lines } => {
+                assert_eq!((*node, *of), (1, pid));
                 assert!(clocks.mono_ns > before.mono_ns && clocks.wall_ns > before.wall_ns);
                 order.extend(lines.clone());
             }
