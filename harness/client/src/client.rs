@@ -256,10 +256,7 @@ impl Shared {
         let count = self.members.len();
         let first = self.turn.fetch_add(1, Ordering::Relaxed);
         let in_turn = || (0..count).map(|step| (first.wrapping_add(step)) % count).filter(usable);
-        in_turn()
-            .filter(|at| !silent(*at))
-            .find_map(client)
-            .or_else(|| in_turn().find_map(client))
+        in_turn().filter(|at| !silent(*at)).find_map(client).or_else(|| in_turn().find_map(client))
     }
 
     fn leader(&self) -> Option<usize> {

@@ -18,7 +18,11 @@
 pub mod address;
 pub mod client;
 pub mod clock;
+pub mod load;
 mod member;
 pub mod operation;
 pub mod outcome;
+pub mod probe;
+mod process;
+mod schedule;
 mod wire;

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal};
+use rustix::process::{Signal, getppid, set_parent_process_death_signal};
 
 /// Asks the kernel to kill this process when its parent dies. The kernel means the parent's
 /// *thread*: the one that started this process has to live on.

@@ -65,14 +65,25 @@ pub struct Unwritable {
 impl Ops {
     /// Makes the file anew. Its header is in it at once.
     pub(super) fn create(path: &Path) -> Result<Ops, Unwritable> {
-        let file = File::create(path)
-            .map_err(|source| Unwritable { path: path.to_owned(), source })?;
+        let file =
+            File::create(path).map_err(|source| Unwritable { path: path.to_owned(), source })?;
         let rows = csv::WriterBuilder::new().has_headers(false).from_writer(file);
         let mut ops = Ops { path: path.to_owned(), rows };
         // The first row could be late; who reads the file wants to know its columns before.
         let header = [
-            "trial", "op", "key", "value", "expected", "intended_ns", "start_ns", "end_ns",
-            "outcome", "found", "revision", "endpoint", "error",
+            "trial",
+            "op",
+            "key",
+            "value",
+            "expected",
+            "intended_ns",
+            "start_ns",
+            "end_ns",
+            "outcome",
+            "found",
+            "revision",
+            "endpoint",
+            "error",
         ];
         let written = ops.rows.write_record(header);
         ops.check(written.map_err(io::Error::from))?;
