@@ -16,9 +16,12 @@ pub(super) fn histogram() -> Histogram<u64> {
     histogram.expect("three significant digits are within what the crate allows")
 }
 
-/// Adds a latency. The histogram grows as needed, so it takes any.
+/// Adds a latency; the histogram grows as needed.
 fn add(histogram: &mut Histogram<u64>, latency_ns: u64) {
-    histogram.saturating_record(latency_ns);
+    if histogram.record(latency_ns).is_err() {
+        // No memory to grow: the largest that it can tell is better than nothing.
+        histogram.saturating_record(latency_ns);
+    }
 }
 
 /// One second of the measured time: what ended in it.
