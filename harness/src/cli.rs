@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use sraft_node::cli::NodeArgs;
 
-use crate::{load::LoadArgs, plan};
+use crate::{ec2::Ec2Command, load::LoadArgs, plan};
 
 /// Kills Raft leaders, again and again, and measures how long the cluster is without one.
 #[derive(Debug, Parser)]
@@ -28,6 +28,9 @@ pub(crate) enum Command {
     Sim(SimCommand),
     /// Put load on any system with etcd's API: throughput and latencies
     Load(Box<LoadArgs>),
+    /// Make, list and remove EC2 instances to experiment on
+    #[command(subcommand)]
+    Ec2(Ec2Command),
     /// Run one consensus node
     Node(Box<NodeArgs>),
     /// Own the nodes of one host; the harness starts it and talks to it

@@ -16,6 +16,7 @@ pub mod protocol;
 mod directory;
 mod facts;
 mod input;
+pub mod probe;
 mod process;
 pub mod supervisor;
 mod tail;

@@ -14,7 +14,7 @@ use std::{
     io::{self, Write},
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     os::unix::process::ExitStatusExt,
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
@@ -31,6 +31,7 @@ use crate::{
     facts,
     input::{Line, Lines},
     own_executable,
+    probe::{Of, Probe, Reply},
     process::{Process, how},
     protocol::{self, Answer, Call, Clocks, MAX_LINE, Request, Said},
     tail::EventLog,
@@ -53,6 +54,11 @@ pub(crate) struct Supervisor<W> {
     processes: BTreeMap<NodeId, Process>,
     /// Every node that ever got a directory.
     nodes: BTreeSet<NodeId>,
+    probe: Option<Probe>,
+    /// Whether there ever was one.
+    probed: bool,
+    /// Rows of the probe.
+    ops: Vec<String>,
     seq: u64,
     records: Vec<String>,
     pending: Vec<Said>,
@@ -74,6 +80,8 @@ enum Ready {
     Logs,
     Errors(NodeId),
     Ended(NodeId),
+    ProbeErrors,
+    ProbeEnded,
 }
 
 impl<W: Write> Supervisor<W> {
@@ -91,6 +99,9 @@ impl<W: Write> Supervisor<W> {
             host: None,
             processes: BTreeMap::new(),
             nodes: BTreeSet::new(),
+            probe: None,
+            probed: false,
+            ops: Vec::new(),
             seq: 0,
             records: Vec::new(),
             pending: Vec::new(),
@@ -119,11 +130,12 @@ impl<W: Write> Supervisor<W> {
                             self.answer(line);
                         }
                     }
-                    Ready::Logs | Ready::Ended(_) => self.soon(QUIET),
+                    Ready::Logs | Ready::Ended(_) | Ready::ProbeEnded => self.soon(QUIET),
                     Ready::Errors(node) => self.drain_errors(node),
+                    Ready::ProbeErrors => self.drain_probe_errors(),
                 }
             }
-            if self.due.is_some_and(|due| due <= Instant::now()) {
+            if self.next_due().is_some_and(|due| due <= Instant::now()) {
                 self.deliver()?;
             }
         }
@@ -136,7 +148,9 @@ impl<W: Write> Supervisor<W> {
         input: Option<BorrowedFd<'_>>,
         stop: Option<BorrowedFd<'_>>,
     ) -> Result<Vec<Ready>, AgentError> {
-        let timeout = self.due.map(|due| due.saturating_duration_since(Instant::now()));
+        // Without an input, everything is about to end, and nobody reads rows any more.
+        let due = if input.is_some() { self.next_due() } else { self.due };
+        let timeout = due.map(|due| due.saturating_duration_since(Instant::now()));
         let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
         let mut what = Vec::new();
         let mut descriptors = Vec::new();
@@ -150,6 +164,14 @@ impl<W: Write> Supervisor<W> {
             }
             if let Some(pipe) = process.errors.pipe() {
                 watch(Ready::Errors(node), pipe);
+            }
+        }
+        if let Some(probe) = &self.probe {
+            if probe.process.ended.is_none() {
+                watch(Ready::ProbeEnded, probe.process.pidfd());
+            }
+            if let Some(pipe) = probe.process.errors.pipe() {
+                watch(Ready::ProbeErrors, pipe);
             }
         }
         if self.due.is_none() {
@@ -181,6 +203,10 @@ impl<W: Write> Supervisor<W> {
                 process.ended = Some((now, self.seq));
                 self.seq += 1;
             }
+            if let (Ready::ProbeEnded, Some(probe)) = (what, &mut self.probe) {
+                // There is no record of it; the request to stop it is answered.
+                probe.process.ended = Some((now, self.seq));
+            }
         }
         Ok(ready)
     }
@@ -188,6 +214,17 @@ impl<W: Write> Supervisor<W> {
     fn soon(&mut self, delay: Duration) {
         let due = Instant::now() + delay;
         self.due = Some(self.due.map_or(due, |earlier| earlier.min(due)));
+    }
+
+    fn next_due(&self) -> Option<Instant> {
+        let probe = self.probe.as_ref().filter(|probe| !probe.is_over()).map(|probe| probe.due);
+        self.due.into_iter().chain(probe).min()
+    }
+
+    fn drain_probe_errors(&mut self) {
+        if let Some(probe) = &mut self.probe {
+            probe.process.errors.drain();
+        }
     }
 
     fn drain_errors(&mut self, node: NodeId) {
@@ -210,7 +247,14 @@ impl<W: Write> Supervisor<W> {
                         Call::Fault { .. } => QUIET,
                         _ => Duration::ZERO,
                     };
-                    let result = self.carry_out(call);
+                    let result = match call {
+                        // These are answered later, if they can be carried out.
+                        Call::StartProbe { .. } | Call::StopProbe {} => {
+                            let Err(error) = self.order_probe(id, call) else { return };
+                            Err(error)
+                        }
+                        call => self.carry_out(call),
+                    };
                     self.soon(delay);
                     match result {
                         Ok(answer) => Said::Done { id, answer },
@@ -235,6 +279,7 @@ impl<W: Write> Supervisor<W> {
             }
             Call::Fault { actions } => self.fault(&actions),
             Call::StopAll {} => self.stop_all(),
+            Call::StartProbe { .. } | Call::StopProbe {} => unreachable!("answered later"),
         }
     }
 
@@ -278,23 +323,30 @@ impl<W: Write> Supervisor<W> {
         log_file: &str,
     ) -> Result<Answer, String> {
         let directory = &self.host()?.directory;
-        plain_name(log_file)?;
-        for (name, _) in files {
-            plain_name(name)?;
-        }
+        plain_names(files, log_file)?;
         if let Some(process) = self.processes.get(&node) {
             return Err(format!("node {node} still runs as process {}", process.pid()));
         }
         let dir = directory.node(node, fresh)?;
         self.nodes.insert(node);
-        for (name, content) in files {
-            let path = dir.join(name);
-            fs::write(&path, content)
-                .map_err(|error| format!("cannot write {}: {error}", path.display()))?;
-        }
+        write_files(&dir, files)?;
         let log = dir.join(log_file);
         let log = EventLog::open(&log, self.inotify.as_fd())
             .map_err(|error| format!("cannot follow {}: {error}", log.display()))?;
+        let process = self.spawn(program, args, &dir, log)?;
+        let pid = process.pid();
+        self.record(clock::read(), Event::ProcessStarted { node, pid });
+        self.processes.insert(node, process);
+        Ok(Answer::Started { pid })
+    }
+
+    fn spawn(
+        &self,
+        program: Option<PathBuf>,
+        args: &[String],
+        dir: &Path,
+        log: EventLog,
+    ) -> Result<Process, String> {
         let here = dir.to_string_lossy();
         let agent = std::process::id().to_string();
         let args: Vec<String> = args
@@ -302,12 +354,33 @@ impl<W: Write> Supervisor<W> {
             .map(|arg| arg.replace("{dir}", &here).replace("{agent_pid}", &agent))
             .collect();
         let program = program.unwrap_or_else(|| self.program.clone());
-        let process = Process::start(&program, &args, &dir, log)
-            .map_err(|error| format!("cannot start {}: {error}", program.display()))?;
-        let pid = process.pid();
-        self.record(clock::read(), Event::ProcessStarted { node, pid });
-        self.processes.insert(node, process);
-        Ok(Answer::Started { pid })
+        Process::start(&program, &args, dir, log)
+            .map_err(|error| format!("cannot start {}: {error}", program.display()))
+    }
+
+    /// Starts or stops the probe. The request is answered when that has come to something.
+    fn order_probe(&mut self, request: u64, call: Call) -> Result<(), String> {
+        let directory = &self.host()?.directory;
+        let Call::StartProbe { program, args, files, ops_file } = call else {
+            self.probe.as_mut().ok_or("no probe has been started")?.stop(request)?;
+            self.soon(Duration::ZERO);
+            return Ok(());
+        };
+        plain_names(&files, &ops_file)?;
+        if let Some(probe) = &self.probe {
+            let pid = probe.process.pid();
+            return Err(format!("the probe that runs as process {pid} has not been stopped"));
+        }
+        let dir = directory.probe()?;
+        self.probed = true;
+        write_files(&dir, &files)?;
+        let ops = dir.join(&ops_file);
+        let ops = EventLog::unwatched(&ops)
+            .map_err(|error| format!("cannot follow {}: {error}", ops.display()))?;
+        let program = program.filter(|program| !program.is_empty()).map(PathBuf::from);
+        let process = self.spawn(program, &args, &dir, ops)?;
+        self.probe = Some(Probe::new(process, request));
+        Ok(())
     }
 
     fn fault(&mut self, actions: &[(NodeId, FaultAction)]) -> Result<Answer, String> {
@@ -345,6 +418,8 @@ impl<W: Write> Supervisor<W> {
         self.host()?;
         self.kill_all().map_err(|error| error.to_string())?;
         self.gather();
+        // Its rows have been read, and whoever waited for it is answered.
+        self.probe = self.probe.take().filter(|probe| !probe.is_over());
         match self.processes.keys().next() {
             None => Ok(Answer::Ok),
             Some(node) => Err(format!(
@@ -356,17 +431,24 @@ impl<W: Write> Supervisor<W> {
 
     /// Kills every process and waits for the ends.
     fn kill_all(&mut self) -> Result<(), AgentError> {
+        if let Some(probe) = &mut self.probe {
+            probe.kill("everything is stopped");
+        }
         for process in self.processes.values_mut().filter(|process| process.ended.is_none()) {
             process.kill();
         }
         let deadline = Instant::now() + KILLED_WITHIN;
-        while self.processes.values().any(|process| process.ended.is_none())
-            && Instant::now() < deadline
-        {
+        let lives = |supervisor: &Self| {
+            let probe = supervisor.probe.as_ref().map(|probe| &probe.process);
+            supervisor.processes.values().chain(probe).any(|process| process.ended.is_none())
+        };
+        while lives(self) && Instant::now() < deadline {
             self.due = Some(deadline);
             for what in self.wait(None, None)? {
-                if let Ready::Errors(node) = what {
-                    self.drain_errors(node);
+                match what {
+                    Ready::Errors(node) => self.drain_errors(node),
+                    Ready::ProbeErrors => self.drain_probe_errors(),
+                    _ => {}
                 }
             }
         }
@@ -393,6 +475,7 @@ impl<W: Write> Supervisor<W> {
         let mut events = [0_u8; 4 << 10];
         // What changed does not matter: all logs are looked at, they are few.
         while rustix::io::read(&self.inotify, &mut events).is_ok_and(|n| n > 0) {}
+        self.look_at_probe();
         let mut died = Vec::new();
         for (&node, process) in &mut self.processes {
             if let Err(error) = process.log.drain(&mut self.records)
@@ -433,28 +516,52 @@ impl<W: Write> Supervisor<W> {
         }
     }
 
+    fn look_at_probe(&mut self) {
+        let Some(probe) = &mut self.probe else { return };
+        let (mut replies, pid) = (Vec::new(), probe.process.pid());
+        probe.look(&mut self.ops, &mut replies);
+        for Reply { request: id, of, result } in replies {
+            if of == Of::Stop || result.is_err() {
+                // Somebody knows of its end now.
+                self.probe = None;
+            }
+            self.pending.push(match (result, of) {
+                (Err(error), _) => Said::Failed { id, error },
+                (Ok(()), Of::Start) => Said::Done { id, answer: Answer::Started { pid } },
+                (Ok(()), Of::Stop) => Said::Done { id, answer: Answer::Ok },
+            });
+        }
+    }
+
     fn deliver(&mut self) -> Result<(), AgentError> {
         self.due = None;
         self.gather();
         let broke = |source| AgentError::Pipe { end: "output", source };
-        // Bounded messages: the harness refuses lines beyond MAX_LINE.
-        let mut batch = Vec::new();
-        let mut bytes = 0;
-        for line in std::mem::take(&mut self.records) {
-            bytes += line.len();
-            batch.push(line);
-            if bytes > MAX_LINE / 16 {
-                bytes = 0;
-                self.say(&Said::Records { lines: std::mem::take(&mut batch) }).map_err(broke)?;
-            }
-        }
-        if !batch.is_empty() {
-            self.say(&Said::Records { lines: batch }).map_err(broke)?;
-        }
+        let (records, ops) = (std::mem::take(&mut self.records), std::mem::take(&mut self.ops));
+        self.say_lines(records, |lines| Said::Records { lines }).map_err(broke)?;
+        self.say_lines(ops, |lines| Said::Ops { lines }).map_err(broke)?;
         for said in std::mem::take(&mut self.pending) {
             self.say(&said).map_err(broke)?;
         }
         self.output.flush().map_err(broke)
+    }
+
+    /// Says lines in bounded messages: the harness refuses those beyond `MAX_LINE`.
+    fn say_lines(
+        &mut self,
+        lines: Vec<String>,
+        said: impl Fn(Vec<String>) -> Said,
+    ) -> io::Result<()> {
+        let (mut batch, mut bytes) = (Vec::new(), 0);
+        for line in lines {
+            bytes += line.len();
+            batch.push(line);
+            if bytes > MAX_LINE / 16 {
+                bytes = 0;
+                self.say(&said(std::mem::take(&mut batch)))?;
+            }
+        }
+        if batch.is_empty() { Ok(()) } else { self.say(&said(batch)) }
     }
 
     fn say(&mut self, said: &Said) -> io::Result<()> {
@@ -470,14 +577,31 @@ impl<W: Write> Supervisor<W> {
         for process in self.processes.values_mut().filter(|process| process.ended.is_some()) {
             let _ = process.reap();
         }
+        if let Some(probe) = self.probe.as_mut().filter(|probe| probe.process.ended.is_some()) {
+            let _ = probe.process.reap();
+        }
         if let Some(host) = self.host {
             if host.keep {
                 host.directory.unlock();
             } else {
-                host.directory.remove(self.nodes.into_iter());
+                host.directory.remove(self.nodes.into_iter(), self.probed);
             }
         }
     }
+}
+
+fn plain_names(files: &[(String, String)], log_file: &str) -> Result<(), String> {
+    plain_name(log_file)?;
+    files.iter().try_for_each(|(name, _)| plain_name(name).map(drop))
+}
+
+fn write_files(dir: &Path, files: &[(String, String)]) -> Result<(), String> {
+    for (name, content) in files {
+        let path = dir.join(name);
+        fs::write(&path, content)
+            .map_err(|error| format!("cannot write {}: {error}", path.display()))?;
+    }
+    Ok(())
 }
 
 /// The id of a request that makes no sense otherwise, so that somebody can be answered.
