@@ -108,7 +108,23 @@ fn prepare(path: PathBuf, fresh: bool) -> Result<PathBuf, String> {
 }
 
 /// Refuses what is not the plain name of a file in the node's directory.
-pub(crate) fn plain_name(name: &str) -> Result<&str, String> {
+fn plain_name(name: &str) -> Result<&str, String> {
     let plain = !name.is_empty() && name != "." && name != ".." && !name.contains(['/', '\0']);
     plain.then_some(name).ok_or_else(|| format!("`{name}` is not a plain file name"))
+}
+
+/// The same for the names of files and of the log beside them.
+pub(crate) fn plain_names(files: &[(String, String)], log_file: &str) -> Result<(), String> {
+    plain_name(log_file)?;
+    files.iter().try_for_each(|(name, _)| plain_name(name).map(drop))
+}
+
+/// Writes files into a directory.
+pub(crate) fn write_files(dir: &Path, files: &[(String, String)]) -> Result<(), String> {
+    for (name, content) in files {
+        let path = dir.join(name);
+        fs::write(&path, content)
+            .map_err(|error| format!("cannot write {}: {error}", path.display()))?;
+    }
+    Ok(())
 }

@@ -27,15 +27,17 @@ use sraft_events::{Event, FaultAction, NodeId, Record, Source};
 
 use crate::{
     AgentError, clock,
-    directory::{Directory, plain_name},
+    directory::{Directory, plain_names, write_files},
     facts,
     input::{Line, Lines},
     own_executable,
-    probe::{Of, Probe, Reply},
+    probe::Probe,
     process::{Process, how},
     protocol::{self, Answer, Call, Clocks, MAX_LINE, Request, Said},
     tail::EventLog,
 };
+
+mod probe;
 
 /// How long the agent lets events gather before it looks at them.
 pub const QUIET: Duration = Duration::from_millis(10);
@@ -221,12 +223,6 @@ impl<W: Write> Supervisor<W> {
         self.due.into_iter().chain(probe).min()
     }
 
-    fn drain_probe_errors(&mut self) {
-        if let Some(probe) = &mut self.probe {
-            probe.process.errors.drain();
-        }
-    }
-
     fn drain_errors(&mut self, node: NodeId) {
         if let Some(process) = self.processes.get_mut(&node) {
             process.errors.drain();
@@ -356,31 +352,6 @@ impl<W: Write> Supervisor<W> {
         let program = program.unwrap_or_else(|| self.program.clone());
         Process::start(&program, &args, dir, log)
             .map_err(|error| format!("cannot start {}: {error}", program.display()))
-    }
-
-    /// Starts or stops the probe. The request is answered when that has come to something.
-    fn order_probe(&mut self, request: u64, call: Call) -> Result<(), String> {
-        let directory = &self.host()?.directory;
-        let Call::StartProbe { program, args, files, ops_file } = call else {
-            self.probe.as_mut().ok_or("no probe has been started")?.stop(request)?;
-            self.soon(Duration::ZERO);
-            return Ok(());
-        };
-        plain_names(&files, &ops_file)?;
-        if let Some(probe) = &self.probe {
-            let pid = probe.process.pid();
-            return Err(format!("the probe that runs as process {pid} has not been stopped"));
-        }
-        let dir = directory.probe()?;
-        self.probed = true;
-        write_files(&dir, &files)?;
-        let ops = dir.join(&ops_file);
-        let ops = EventLog::unwatched(&ops)
-            .map_err(|error| format!("cannot follow {}: {error}", ops.display()))?;
-        let program = program.filter(|program| !program.is_empty()).map(PathBuf::from);
-        let process = self.spawn(program, &args, &dir, ops)?;
-        self.probe = Some(Probe::new(process, request));
-        Ok(())
     }
 
     fn fault(&mut self, actions: &[(NodeId, FaultAction)]) -> Result<Answer, String> {
@@ -516,23 +487,6 @@ impl<W: Write> Supervisor<W> {
         }
     }
 
-    fn look_at_probe(&mut self) {
-        let Some(probe) = &mut self.probe else { return };
-        let (mut replies, pid) = (Vec::new(), probe.process.pid());
-        probe.look(&mut self.ops, &mut replies);
-        for Reply { request: id, of, result } in replies {
-            if of == Of::Stop || result.is_err() {
-                // Somebody knows of its end now.
-                self.probe = None;
-            }
-            self.pending.push(match (result, of) {
-                (Err(error), _) => Said::Failed { id, error },
-                (Ok(()), Of::Start) => Said::Done { id, answer: Answer::Started { pid } },
-                (Ok(()), Of::Stop) => Said::Done { id, answer: Answer::Ok },
-            });
-        }
-    }
-
     fn deliver(&mut self) -> Result<(), AgentError> {
         self.due = None;
         self.gather();
@@ -588,20 +542,6 @@ impl<W: Write> Supervisor<W> {
             }
         }
     }
-}
-
-fn plain_names(files: &[(String, String)], log_file: &str) -> Result<(), String> {
-    plain_name(log_file)?;
-    files.iter().try_for_each(|(name, _)| plain_name(name).map(drop))
-}
-
-fn write_files(dir: &Path, files: &[(String, String)]) -> Result<(), String> {
-    for (name, content) in files {
-        let path = dir.join(name);
-        fs::write(&path, content)
-            .map_err(|error| format!("cannot write {}: {error}", path.display()))?;
-    }
-    Ok(())
 }
 
 /// The id of a request that makes no sense otherwise, so that somebody can be answered.
