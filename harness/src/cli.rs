@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use sraft_node::cli::NodeArgs;
 
-use crate::{ec2::Ec2Command, plan};
+use crate::{ec2::Ec2Command, load::LoadArgs, plan};
 
 /// Kills Raft leaders, again and again, and measures how long the cluster is without one.
 #[derive(Debug, Parser)]
@@ -26,6 +26,8 @@ pub(crate) enum Command {
     /// Look for broken invariants in simulated clusters under random faults
     #[command(subcommand)]
     Sim(SimCommand),
+    /// Put load on any system with etcd's API: throughput and latencies
+    Load(Box<LoadArgs>),
     /// Make, list and remove EC2 instances to experiment on
     #[command(subcommand)]
     Ec2(Ec2Command),
@@ -44,6 +46,9 @@ pub(crate) enum Command {
         #[arg(last = true, required = true)]
         command: Vec<String>,
     },
+    /// Watch a system as a client, one row per operation; an agent starts it
+    #[command(hide = true)]
+    Probe(ProbeArgs),
 }
 
 #[derive(Args, Debug)]
@@ -124,4 +129,17 @@ pub(crate) struct ReportArgs {
     /// Write the summary to standard output as JSON
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ProbeArgs {
+    /// What to do, a TOML file: trial, endpoints, rate, value_size, deadline, keys, reads, cas, seed
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: PathBuf,
+    /// File for the operations, one CSV row each; begun anew
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ops: PathBuf,
+    /// Be killed when the process with this id, which must be the parent, dies
+    #[arg(long, value_name = "PID")]
+    pub(crate) die_with_parent: Option<u32>,
 }

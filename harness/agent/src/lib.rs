@@ -17,6 +17,7 @@ mod directory;
 pub mod exec;
 mod facts;
 mod input;
+pub mod probe;
 mod process;
 pub mod supervisor;
 mod tail;

@@ -69,6 +69,23 @@ pub enum Call {
     },
     /// Kills every process, waits for their ends, and delivers what is left of their logs.
     StopAll {},
+    /// Starts a probe, in a fresh directory `DIR/probe`. Answered with [`Answer::Started`] once it
+    /// has acknowledged its first write (a line `# ready` in its file), failed if it ends before.
+    /// Refused while there is another one that has not been stopped.
+    StartProbe {
+        /// The program; empty is the agent's own executable.
+        program: Option<String>,
+        /// Its arguments. `{dir}` stands for the probe's directory and `{agent_pid}` for the
+        /// process id of the agent.
+        args: Vec<String>,
+        /// Files to write into the probe's directory first: name and content.
+        files: Vec<(String, String)>,
+        /// Name of the file of operations in the probe's directory.
+        ops_file: String,
+    },
+    /// Tells the probe to end (SIGTERM). Answered once it has ended and every row has been
+    /// delivered; failed if it had ended before, ended badly or had to be killed.
+    StopProbe {},
 }
 
 /// What the lines of a node's log are.
@@ -118,6 +135,11 @@ pub enum Said {
         /// The lines.
         lines: Vec<String>,
     },
+    /// Rows of the probe's file of operations as it wrote them, without the header.
+    Ops {
+        /// The rows.
+        lines: Vec<String>,
+    },
     /// A node's process has ended without having been told to (the record of it comes as well).
     /// Carries what helps to find out why.
     Died {
@@ -138,12 +160,13 @@ pub enum Answer {
     Hello(Box<HostFacts>),
     /// To [`Call::Ping`].
     Clocks(Clocks),
-    /// To [`Call::Start`]: the process id.
+    /// To [`Call::Start`] and [`Call::StartProbe`]: the process id.
     Started {
         /// The process id.
         pid: u32,
     },
-    /// To [`Call::Fault`] and [`Call::StopAll`]. The stamps come as records.
+    /// To [`Call::Fault`] and [`Call::StopAll`]. The stamps come as records. To
+    /// [`Call::StopProbe`].
     Ok,
 }
 

@@ -10,11 +10,10 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs,
     io::{self, Write},
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     os::unix::process::ExitStatusExt,
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
@@ -27,14 +26,17 @@ use sraft_events::{Event, FaultAction, NodeId, Record, Source};
 
 use crate::{
     AgentError, clock,
-    directory::{Directory, plain_name},
+    directory::{Directory, plain_names, write_files},
     facts,
     input::{Line, Lines},
     own_executable,
+    probe::Probe,
     process::{Process, how},
     protocol::{self, Answer, Call, Clocks, LogFormat, MAX_LINE, Request, Said},
     tail::EventLog,
 };
+
+mod probe;
 
 /// How long the agent lets events gather before it looks at them.
 pub const QUIET: Duration = Duration::from_millis(10);
@@ -53,10 +55,14 @@ pub(crate) struct Supervisor<W> {
     processes: BTreeMap<NodeId, Process>,
     /// Every node that ever got a directory.
     nodes: BTreeSet<NodeId>,
+    probe: Option<Probe>,
+    /// Whether there ever was one.
+    probed: bool,
+    /// Rows of the probe.
+    ops: Vec<String>,
     seq: u64,
     records: Vec<String>,
-    /// Other systems' lines, and how many of `records` come before them.
-    texts: Vec<(usize, Said)>,
+    texts: Vec<Text>,
     pending: Vec<Said>,
     due: Option<Instant>,
 }
@@ -68,6 +74,17 @@ struct Host {
     keep: bool,
 }
 
+/// Lines of another system's log.
+#[derive(Debug)]
+struct Text {
+    node: NodeId,
+    pid: u32,
+    clocks: Clocks,
+    lines: Vec<String>,
+    /// How many of the records come before them.
+    before: usize,
+}
+
 /// What a descriptor that became ready belongs to.
 #[derive(Clone, Copy)]
 enum Ready {
@@ -76,6 +93,8 @@ enum Ready {
     Logs,
     Errors(NodeId),
     Ended(NodeId),
+    ProbeErrors,
+    ProbeEnded,
 }
 
 impl<W: Write> Supervisor<W> {
@@ -93,6 +112,9 @@ impl<W: Write> Supervisor<W> {
             host: None,
             processes: BTreeMap::new(),
             nodes: BTreeSet::new(),
+            probe: None,
+            probed: false,
+            ops: Vec::new(),
             seq: 0,
             records: Vec::new(),
             texts: Vec::new(),
@@ -122,11 +144,12 @@ impl<W: Write> Supervisor<W> {
                             self.answer(line);
                         }
                     }
-                    Ready::Logs | Ready::Ended(_) => self.soon(QUIET),
+                    Ready::Logs | Ready::Ended(_) | Ready::ProbeEnded => self.soon(QUIET),
                     Ready::Errors(node) => self.drain_errors(node),
+                    Ready::ProbeErrors => self.drain_probe_errors(),
                 }
             }
-            if self.due.is_some_and(|due| due <= Instant::now()) {
+            if self.next_due().is_some_and(|due| due <= Instant::now()) {
                 self.deliver()?;
             }
         }
@@ -139,7 +162,9 @@ impl<W: Write> Supervisor<W> {
         input: Option<BorrowedFd<'_>>,
         stop: Option<BorrowedFd<'_>>,
     ) -> Result<Vec<Ready>, AgentError> {
-        let timeout = self.due.map(|due| due.saturating_duration_since(Instant::now()));
+        // Without an input, everything is about to end, and nobody reads rows any more.
+        let due = if input.is_some() { self.next_due() } else { self.due };
+        let timeout = due.map(|due| due.saturating_duration_since(Instant::now()));
         let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
         let mut what = Vec::new();
         let mut descriptors = Vec::new();
@@ -153,6 +178,14 @@ impl<W: Write> Supervisor<W> {
             }
             if let Some(pipe) = process.errors.pipe() {
                 watch(Ready::Errors(node), pipe);
+            }
+        }
+        if let Some(probe) = &self.probe {
+            if probe.process.ended.is_none() {
+                watch(Ready::ProbeEnded, probe.process.pidfd());
+            }
+            if let Some(pipe) = probe.process.errors.pipe() {
+                watch(Ready::ProbeErrors, pipe);
             }
         }
         if self.due.is_none() {
@@ -184,6 +217,10 @@ impl<W: Write> Supervisor<W> {
                 process.ended = Some((now, self.seq));
                 self.seq += 1;
             }
+            if let (Ready::ProbeEnded, Some(probe)) = (what, &mut self.probe) {
+                // There is no record of it; the request to stop it is answered.
+                probe.process.ended = Some((now, self.seq));
+            }
         }
         Ok(ready)
     }
@@ -191,6 +228,11 @@ impl<W: Write> Supervisor<W> {
     fn soon(&mut self, delay: Duration) {
         let due = Instant::now() + delay;
         self.due = Some(self.due.map_or(due, |earlier| earlier.min(due)));
+    }
+
+    fn next_due(&self) -> Option<Instant> {
+        let probe = self.probe.as_ref().filter(|probe| !probe.is_over()).map(|probe| probe.due);
+        self.due.into_iter().chain(probe).min()
     }
 
     fn drain_errors(&mut self, node: NodeId) {
@@ -213,7 +255,14 @@ impl<W: Write> Supervisor<W> {
                         Call::Fault { .. } => QUIET,
                         _ => Duration::ZERO,
                     };
-                    let result = self.carry_out(call);
+                    let result = match call {
+                        // These are answered later, if they can be carried out.
+                        Call::StartProbe { .. } | Call::StopProbe {} => {
+                            let Err(error) = self.order_probe(id, call) else { return };
+                            Err(error)
+                        }
+                        call => self.carry_out(call),
+                    };
                     self.soon(delay);
                     match result {
                         Ok(answer) => Said::Done { id, answer },
@@ -238,6 +287,7 @@ impl<W: Write> Supervisor<W> {
             }
             Call::Fault { actions } => self.fault(&actions),
             Call::StopAll {} => self.stop_all(),
+            Call::StartProbe { .. } | Call::StopProbe {} => unreachable!("answered later"),
         }
     }
 
@@ -281,23 +331,30 @@ impl<W: Write> Supervisor<W> {
         (log_file, log_format): (&str, LogFormat),
     ) -> Result<Answer, String> {
         let directory = &self.host()?.directory;
-        plain_name(log_file)?;
-        for (name, _) in files {
-            plain_name(name)?;
-        }
+        plain_names(files, log_file)?;
         if let Some(process) = self.processes.get(&node) {
             return Err(format!("node {node} still runs as process {}", process.pid()));
         }
         let dir = directory.node(node, fresh)?;
         self.nodes.insert(node);
-        for (name, content) in files {
-            let path = dir.join(name);
-            fs::write(&path, content)
-                .map_err(|error| format!("cannot write {}: {error}", path.display()))?;
-        }
+        write_files(&dir, files)?;
         let log = dir.join(log_file);
         let log = EventLog::open(&log, log_format, self.inotify.as_fd())
             .map_err(|error| format!("cannot follow {}: {error}", log.display()))?;
+        let process = self.spawn(program, args, &dir, log)?;
+        let pid = process.pid();
+        self.record(clock::read(), Event::ProcessStarted { node, pid });
+        self.processes.insert(node, process);
+        Ok(Answer::Started { pid })
+    }
+
+    fn spawn(
+        &self,
+        program: Option<PathBuf>,
+        args: &[String],
+        dir: &Path,
+        log: EventLog,
+    ) -> Result<Process, String> {
         let here = dir.to_string_lossy();
         let agent = std::process::id().to_string();
         let args: Vec<String> = args
@@ -305,12 +362,8 @@ impl<W: Write> Supervisor<W> {
             .map(|arg| arg.replace("{dir}", &here).replace("{agent_pid}", &agent))
             .collect();
         let program = program.unwrap_or_else(|| self.program.clone());
-        let process = Process::start(&program, &args, &dir, log)
-            .map_err(|error| format!("cannot start {}: {error}", program.display()))?;
-        let pid = process.pid();
-        self.record(clock::read(), Event::ProcessStarted { node, pid });
-        self.processes.insert(node, process);
-        Ok(Answer::Started { pid })
+        Process::start(&program, &args, dir, log)
+            .map_err(|error| format!("cannot start {}: {error}", program.display()))
     }
 
     fn fault(&mut self, actions: &[(NodeId, FaultAction)]) -> Result<Answer, String> {
@@ -348,6 +401,8 @@ impl<W: Write> Supervisor<W> {
         self.host()?;
         self.kill_all().map_err(|error| error.to_string())?;
         self.gather();
+        // Its rows have been read, and whoever waited for it is answered.
+        self.probe = self.probe.take().filter(|probe| !probe.is_over());
         match self.processes.keys().next() {
             None => Ok(Answer::Ok),
             Some(node) => Err(format!(
@@ -359,17 +414,24 @@ impl<W: Write> Supervisor<W> {
 
     /// Kills every process and waits for the ends.
     fn kill_all(&mut self) -> Result<(), AgentError> {
+        if let Some(probe) = &mut self.probe {
+            probe.kill("everything is stopped");
+        }
         for process in self.processes.values_mut().filter(|process| process.ended.is_none()) {
             process.kill();
         }
         let deadline = Instant::now() + KILLED_WITHIN;
-        while self.processes.values().any(|process| process.ended.is_none())
-            && Instant::now() < deadline
-        {
+        let lives = |supervisor: &Self| {
+            let probe = supervisor.probe.as_ref().map(|probe| &probe.process);
+            supervisor.processes.values().chain(probe).any(|process| process.ended.is_none())
+        };
+        while lives(self) && Instant::now() < deadline {
             self.due = Some(deadline);
             for what in self.wait(None, None)? {
-                if let Ready::Errors(node) = what {
-                    self.drain_errors(node);
+                match what {
+                    Ready::Errors(node) => self.drain_errors(node),
+                    Ready::ProbeErrors => self.drain_probe_errors(),
+                    _ => {}
                 }
             }
         }
@@ -396,6 +458,7 @@ impl<W: Write> Supervisor<W> {
         let mut events = [0_u8; 4 << 10];
         // What changed does not matter: all logs are looked at, they are few.
         while rustix::io::read(&self.inotify, &mut events).is_ok_and(|n| n > 0) {}
+        self.look_at_probe();
         let mut died = Vec::new();
         for (&node, process) in &mut self.processes {
             let drained = match process.log.format() {
@@ -403,11 +466,9 @@ impl<W: Write> Supervisor<W> {
                 LogFormat::Text => {
                     let mut lines = Vec::new();
                     let drained = process.log.drain(&mut lines);
-                    let (pid, clocks) = (process.pid(), clock::read());
-                    for lines in bounded(lines) {
-                        let before = self.records.len();
-                        self.texts.push((before, Said::Text { node, pid, clocks, lines }));
-                    }
+                    let (before, clocks) = (self.records.len(), clock::read());
+                    let pid = process.pid();
+                    self.texts.push(Text { node, pid, clocks, lines, before });
                     drained
                 }
             };
@@ -453,19 +514,43 @@ impl<W: Write> Supervisor<W> {
         self.due = None;
         self.gather();
         let broke = |source| AgentError::Pipe { end: "output", source };
+        let ops = std::mem::take(&mut self.ops);
         let mut records = std::mem::take(&mut self.records);
-        for (before, text) in std::mem::take(&mut self.texts).into_iter().rev() {
+        let mut later = Vec::new();
+        for text in std::mem::take(&mut self.texts).into_iter().rev() {
             // Whose process has just started, or ended, is told before, or after, its lines.
-            let later = records.split_off(before);
-            self.pending.splice(0..0, [text].into_iter().chain(bounded(later).map(as_records)));
+            let after = records.split_off(text.before);
+            later.push((text, after));
         }
-        for lines in bounded(records) {
-            self.say(&as_records(lines)).map_err(broke)?;
+        self.say_lines(records, |lines| Said::Records { lines }).map_err(broke)?;
+        for (Text { node, pid, clocks, lines, .. }, records) in later.into_iter().rev() {
+            let text = |lines| Said::Text { node, pid, clocks, lines };
+            self.say_lines(lines, text).map_err(broke)?;
+            self.say_lines(records, |lines| Said::Records { lines }).map_err(broke)?;
         }
+        self.say_lines(ops, |lines| Said::Ops { lines }).map_err(broke)?;
         for said in std::mem::take(&mut self.pending) {
             self.say(&said).map_err(broke)?;
         }
         self.output.flush().map_err(broke)
+    }
+
+    /// Says lines in bounded messages: the harness refuses those beyond `MAX_LINE`.
+    fn say_lines(
+        &mut self,
+        lines: Vec<String>,
+        said: impl Fn(Vec<String>) -> Said,
+    ) -> io::Result<()> {
+        let (mut batch, mut bytes) = (Vec::new(), 0);
+        for line in lines {
+            bytes += line.len();
+            batch.push(line);
+            if bytes > MAX_LINE / 16 {
+                bytes = 0;
+                self.say(&said(std::mem::take(&mut batch)))?;
+            }
+        }
+        if batch.is_empty() { Ok(()) } else { self.say(&said(batch)) }
     }
 
     fn say(&mut self, said: &Said) -> io::Result<()> {
@@ -481,32 +566,17 @@ impl<W: Write> Supervisor<W> {
         for process in self.processes.values_mut().filter(|process| process.ended.is_some()) {
             let _ = process.reap();
         }
+        if let Some(probe) = self.probe.as_mut().filter(|probe| probe.process.ended.is_some()) {
+            let _ = probe.process.reap();
+        }
         if let Some(host) = self.host {
             if host.keep {
                 host.directory.unlock();
             } else {
-                host.directory.remove(self.nodes.into_iter());
+                host.directory.remove(self.nodes.into_iter(), self.probed);
             }
         }
     }
-}
-
-/// Lines in bounded messages: the harness refuses what is longer than [`MAX_LINE`].
-fn bounded(lines: Vec<String>) -> impl Iterator<Item = Vec<String>> {
-    let mut lines = lines.into_iter().peekable();
-    std::iter::from_fn(move || {
-        let mut batch = vec![lines.next()?];
-        let mut bytes = batch[0].len();
-        while let Some(line) = lines.next_if(|line| bytes + line.len() <= MAX_LINE / 16) {
-            bytes += line.len();
-            batch.push(line);
-        }
-        Some(batch)
-    })
-}
-
-fn as_records(lines: Vec<String>) -> Said {
-    Said::Records { lines }
 }
 
 /// The id of a request that makes no sense otherwise, so that somebody can be answered.
