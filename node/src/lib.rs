@@ -8,6 +8,7 @@ pub mod cli;
 pub mod clock;
 pub mod console;
 pub mod counter;
+pub mod desk;
 mod driver;
 pub mod journal;
 pub mod metrics;
@@ -15,6 +16,7 @@ pub mod peers;
 mod process;
 pub mod settings;
 pub mod storage;
+pub mod store;
 pub mod transport;
 mod workload;
 
