@@ -144,6 +144,7 @@ mod tests {
             leader: Some(2),
             rank: None,
             commit: 9,
+            first_index: 1,
             last_index: 10,
             ready: true,
         };

@@ -48,6 +48,11 @@ impl Log {
         Log { entries }
     }
 
+    /// Index of the first entry that is still here.
+    pub fn first_index(&self) -> Index {
+        1
+    }
+
     /// Index of the last entry, 0 if there is none.
     pub fn last_index(&self) -> Index {
         self.entries.len() as Index

@@ -13,7 +13,7 @@ use sraft_events::{Event, Evidence, Index, LossCause, NodeId, StepDownReason, Te
 
 use crate::{
     Config, Designation, Entry, Envelope, HardState, Input, Log, Message, Output, Persist,
-    RequestVote, Restored, Time, TimeoutRange,
+    ReadReply, RequestVote, Restored, Time, TimeoutRange,
     campaign::Campaign,
     leader::Leadership,
     log::Fit,
@@ -49,6 +49,8 @@ pub struct Status {
     pub rank: Option<u32>,
     /// Its commit index.
     pub commit: Index,
+    /// Index of the first entry that its log still has, or would have if it is empty.
+    pub first_index: Index,
     /// Index of the last entry of its log.
     pub last_index: Index,
     /// Whether it leads and its no-op has committed.
@@ -189,6 +191,8 @@ impl Node {
             Input::PeerLost { peer, cause } => self.peer_lost(peer, cause),
             Input::PeerBack { peer, same_process } => self.peer_back(peer, same_process),
             Input::Propose { command } => self.propose(command),
+            Input::Read { id } => self.output.reads.push(ReadReply { id, index: None }),
+            Input::Snapshot { .. } => {}
             Input::Transfer => self.transfer(),
         }
     }
@@ -216,6 +220,7 @@ impl Node {
             self.output.persist = Some(Persist {
                 ticket: disk.issued,
                 hard_state: std::mem::take(&mut disk.next_hard_state).then_some(self.hard_state),
+                snapshot: None,
                 entries: std::mem::take(&mut disk.next_entries),
             });
         }
@@ -236,6 +241,7 @@ impl Node {
             leader: self.leader,
             rank: self.rank(),
             commit: self.commit,
+            first_index: self.log.first_index(),
             last_index: self.log.last_index(),
             ready: matches!(&self.state, State::Leader(leadership) if leadership.ready),
         }
@@ -283,6 +289,12 @@ impl Node {
                     self.propose(command);
                 }
             }
+            Message::ReadIndex { id } => {
+                self.send(from, Message::ReadIndexReply { id, index: None });
+            }
+            Message::ReadIndexReply { .. }
+            | Message::InstallSnapshot(_)
+            | Message::InstallReply(_) => {}
         }
     }
 

@@ -27,7 +27,7 @@ fn entries(from: Index, to: Index, term: Term) -> Vec<Entry> {
 
 fn write(ticket: u64, hard_state: Option<(Term, u64)>, entries: Vec<Entry>) -> Persist {
     let hard_state = hard_state.map(|(term, vote)| HardState { term, voted_for: Some(vote) });
-    Persist { ticket, hard_state, entries }
+    Persist { ticket, hard_state, snapshot: None, entries }
 }
 
 /// A directory with ten entries of term 3, written in three groups.
