@@ -90,9 +90,11 @@ pub enum ListenError {
     },
     /// Somebody else listens there.
     #[error(
-        "port {port} of {host} is already in use; `ss -ltnp 'sport = :{port}'` shows by whom; stop it or choose another --port"
+        "port {port} of {host} is already in use; `ss -ltnp 'sport = :{port}'` shows by whom; stop it or choose another {option}"
     )]
     Busy {
+        /// The option that names the port.
+        option: &'static str,
         /// The host.
         host: String,
         /// The port.
@@ -126,6 +128,16 @@ impl Slot {
 /// # Errors
 /// The address is not this machine's, or the port is busy.
 pub async fn listen(address: &Address) -> Result<TcpListener, ListenError> {
+    let listener = bind(address, "--port").await?;
+    closing_first(listener)
+        .map_err(|source| ListenError::Address { address: address.clone(), source })
+}
+
+/// Binds a port; `option` is what names it.
+///
+/// # Errors
+/// The address is not this machine's, or the port is busy.
+pub async fn bind(address: &Address, option: &'static str) -> Result<TcpListener, ListenError> {
     let wrong = |source| ListenError::Address { address: address.clone(), source };
     let mut resolved =
         tokio::net::lookup_host((address.host.as_str(), address.port)).await.map_err(wrong)?;
@@ -134,14 +146,13 @@ pub async fn listen(address: &Address) -> Result<TcpListener, ListenError> {
     let socket = socket.map_err(wrong)?;
     // A node that restarts must not wait for the connections of its former life to be forgotten.
     socket.set_reuseaddr(true).map_err(wrong)?;
-    let listener = socket.bind(at).and_then(|()| socket.listen(256));
-    let listener = listener.map_err(|source| match source.kind() {
+    let listener = socket.bind(at).and_then(|()| socket.listen(1024));
+    listener.map_err(|source| match source.kind() {
         io::ErrorKind::AddrInUse => {
-            ListenError::Busy { host: address.host.clone(), port: address.port }
+            ListenError::Busy { option, host: address.host.clone(), port: address.port }
         }
         _ => wrong(source),
-    })?;
-    closing_first(listener).map_err(wrong)
+    })
 }
 
 /// Gives the listener a descriptor above all others. When a process is killed, Linux closes its

@@ -76,6 +76,11 @@ impl Machine {
         &self.store
     }
 
+    /// Bytes of log applied since the last snapshot.
+    pub(super) fn log_bytes(&self) -> u64 {
+        self.bytes
+    }
+
     /// Applies what has committed, or keeps it until the snapshot before it is there.
     pub(super) fn apply(
         &mut self,

@@ -113,10 +113,6 @@ impl Writes {
         }
     }
 
-    pub(super) fn has_fresh(&self) -> bool {
-        !self.fresh.is_empty()
-    }
-
     /// Whether the request is one that somebody here waits for.
     pub(super) fn waits_for(&self, id: RequestId) -> bool {
         id.session == self.session && self.pending.contains_key(&id.seq)

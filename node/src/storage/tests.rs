@@ -9,6 +9,9 @@ use sraft_core::{Entry, HardState, Index, Restored, Term};
 
 use super::*;
 
+mod crash;
+mod snapshots;
+
 fn identity() -> Identity {
     Identity { cluster: "c".to_owned(), node: 2 }
 }
@@ -325,7 +328,7 @@ fn the_thread_reports_tickets_in_order_and_covers_all_of_them() {
                 tickets += written;
                 groups += 1;
             }
-            Report::Failed(error) => panic!("{error}"),
+            other => panic!("{other:?}"),
         }
     }
     assert_eq!(tickets, 200);
