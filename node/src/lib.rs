@@ -4,6 +4,7 @@
 //! ([`storage`]), listens for peers ([`transport`]) and drives [`sraft_core`] until it is told to
 //! stop. What happens is recorded in the event log ([`journal`]).
 
+pub mod api;
 pub mod cli;
 pub mod clock;
 pub mod console;
