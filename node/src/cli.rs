@@ -62,8 +62,8 @@ pub struct NodeArgs {
     /// --client-port]
     #[arg(long, value_name = "PORT")]
     pub admin_port: Option<u16>,
-    /// Most connections of clients at a time [default: 12000, or what the limit of open files
-    /// allows]
+    /// Most connections of clients at a time, as far as the limit of open files allows; for one
+    /// more, the one that has been idle for longest is closed [default: 4096]
     #[arg(long, value_name = "N")]
     pub max_clients: Option<u32>,
     /// Largest request of a client, in bytes; the same on every node [default: 1572864]

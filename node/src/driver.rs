@@ -26,13 +26,15 @@ use tokio::{
 };
 
 use crate::{
+    api,
     clock::{self, Deadline},
     console::Console,
     desk::{Ask, NodeStatus, PeerStatus, Unserved},
     journal::Journal,
     metrics::{Counts, MetricsFile},
+    peers::Address,
     process::{self, PidFile},
-    settings::Settings,
+    settings::{Clients, ENTRY_OVERHEAD, Settings},
     storage::{Disk, Identity, Report, Storage},
     transport::{self, Incoming, Transport, handshake::Introduction, link},
 };
@@ -64,7 +66,12 @@ const MAX_REFUSALS: usize = 256;
 pub(crate) async fn run(settings: Settings) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    process::allow_many_files();
     let listener = transport::listen(&settings.listen).await?;
+    let doors = match &settings.clients {
+        Some(clients) => Some(doors(clients).await?),
+        None => None,
+    };
     let id = settings.core.id;
     let identity = Identity { cluster: settings.cluster.clone(), node: id };
     let (disk, restored) = Disk::open(&settings.data_dir, &identity)?;
@@ -110,13 +117,19 @@ pub(crate) async fn run(settings: Settings) -> anyhow::Result<()> {
         node: id,
         boot_id,
         program: env!("CARGO_PKG_VERSION").to_owned(),
-        members,
+        members: members.clone(),
     };
     let handover = settings.core.handover;
     let mut output = Outlet { journal, console: settings.debug.then(|| Console::new(id)) };
     output.record(clock::now(), started)?;
     let (transport, mut incoming) = Transport::start(me, listener, &settings.peers);
     let (desk, mut asks) = mpsc::channel(DESK);
+    let server = doors
+        .map(|doors| {
+            api::Server::start(doors, reception(&settings, &members), desk.clone())
+                .context("cannot start to serve clients")
+        })
+        .transpose()?;
     let mut driver = Driver {
         id,
         cluster: settings.cluster,
@@ -129,7 +142,7 @@ pub(crate) async fn run(settings: Settings) -> anyhow::Result<()> {
         in_flight: 0,
         outlet: output,
         machine,
-        writes: Writes::new(boot_id, settings.max_request_bytes),
+        writes: Writes::new(boot_id, settings.max_request_bytes + ENTRY_OVERHEAD),
         reads: Reads::default(),
         led: None,
         counts: Counts::default(),
@@ -196,12 +209,47 @@ pub(crate) async fn run(settings: Settings) -> anyhow::Result<()> {
     };
     driver.writes.refuse_all();
     driver.reads.refuse_all();
-    drop(desk);
+    drop((desk, server));
     let recorded = driver.outlet.record(clock::now(), Event::NodeStopped { reason });
     let counted = driver.write_metrics(metrics_file.as_ref());
     drop(pid_file);
     // The first thing that went wrong is the one to report.
     result.and(recorded).and(counted)
+}
+
+/// Binds the ports for clients.
+async fn doors(clients: &Clients) -> anyhow::Result<api::Listeners> {
+    let client = transport::bind(&clients.client, "--client-port").await?;
+    let admin = transport::bind(&clients.admin, "--admin-port").await?;
+    Ok(api::Listeners { client: client.into_std()?, admin: admin.into_std()? })
+}
+
+/// What clients are told of the cluster, and how many of them there may be.
+fn reception(settings: &Settings, members: &[NodeId]) -> api::Settings {
+    let limits = api::Limits::default();
+    let most = settings.clients.as_ref().and_then(|clients| clients.most);
+    let member = |id: &NodeId| {
+        let url = |address: Option<Address>| match address {
+            Some(address) => format!("http://{address}"),
+            None => String::new(),
+        };
+        api::Member {
+            id: *id,
+            name: format!("node-{id}"),
+            peer_url: url(settings.peer_address(*id)),
+            client_url: url(settings.client_address(*id)),
+        }
+    };
+    api::Settings {
+        id: settings.core.id,
+        cluster: settings.cluster.clone(),
+        members: members.iter().map(member).collect(),
+        limits: api::Limits {
+            connections: most.map_or(limits.connections, |most| most as usize),
+            request_bytes: settings.max_request_bytes,
+            ..limits
+        },
+    }
 }
 
 /// Where events go.

@@ -17,7 +17,7 @@
 //!
 //! client_port       = 2379            # no clients without it
 //! admin_port        = 2380            # or the one after client_port
-//! max_clients       = 12000           # connections
+//! max_clients       = 4096            # connections
 //! max_request_bytes = 1_572_864       # the same on every node
 //! snapshot_bytes    = 67_108_864      # log that a snapshot replaces
 //!
@@ -51,9 +51,6 @@ pub const MAX_REQUEST_BYTES: u32 = 3 << 19;
 /// Log after which a snapshot replaces it, in bytes, unless it is set.
 pub const SNAPSHOT_BYTES: u64 = 64 << 20;
 
-/// Most connections of clients, unless it is set.
-pub const MAX_CLIENTS: u32 = 12_000;
-
 /// What the limits may be set to: a request has to be of some use and to fit, with what the log
 /// adds to it, into one frame between peers; a snapshot for every few entries would be all that a
 /// node does.
@@ -62,7 +59,7 @@ const SNAPSHOTS: RangeInclusive<u64> = 64 << 10..=1 << 40;
 const CLIENTS: RangeInclusive<u64> = 1..=1_000_000;
 
 /// What an entry of the log may hold beyond the largest request.
-const ENTRY_OVERHEAD: usize = 4096;
+pub(crate) const ENTRY_OVERHEAD: usize = 4096;
 
 /// The configuration file. Everything may be left out.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -181,6 +178,8 @@ pub struct Settings {
     pub cluster: String,
     /// Where it listens.
     pub listen: Address,
+    /// The host by which others find it.
+    pub host: String,
     /// The other members.
     pub peers: BTreeMap<NodeId, Address>,
     /// Directory for term, vote, log and snapshot.
@@ -215,6 +214,27 @@ pub struct Clients {
 }
 
 impl Settings {
+    /// Where a member talks to its peers.
+    pub fn peer_address(&self, id: NodeId) -> Option<Address> {
+        if id == self.core.id {
+            return Some(Address { host: self.host.clone(), port: self.listen.port });
+        }
+        self.peers.get(&id).cloned()
+    }
+
+    /// Where a member serves clients, as far as this node can know: nobody tells it, so it takes
+    /// the distance from the port for peers to be the same on every node.
+    pub fn client_address(&self, id: NodeId) -> Option<Address> {
+        let clients = self.clients.as_ref()?;
+        if id == self.core.id {
+            return Some(Address { host: self.host.clone(), port: clients.client.port });
+        }
+        let peer = self.peers.get(&id)?;
+        let distance = i32::from(clients.client.port) - i32::from(self.listen.port);
+        let port = u16::try_from(i32::from(peer.port) + distance).ok()?;
+        Some(Address { host: peer.host.clone(), port })
+    }
+
     /// Puts together what the user has said in all places.
     ///
     /// # Errors
@@ -248,6 +268,7 @@ impl Settings {
         let mine = |listed: &str| host.as_deref() == Some(listed) || peers::is_local(listed);
         let node_id = env_id.or(args.node_id).or(file.node_id);
         let me = list.membership(node_id, port, mine)?;
+        let known_as = me.own.as_ref().map(|own| own.host.clone()).or_else(|| host.clone());
         let host = match (host, &me.own) {
             (Some(host), _) => host,
             (None, Some(own)) => listen_host(&own.host),
@@ -289,6 +310,7 @@ impl Settings {
         Ok(Settings {
             core,
             cluster,
+            host: known_as.unwrap_or_else(|| host.clone()),
             listen: Address { host, port: me.port },
             peers: me.others,
             data_dir: data_dir

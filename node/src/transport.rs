@@ -25,6 +25,7 @@ use std::{
     time::Duration,
 };
 
+use rustix::process::{Resource, getrlimit};
 use sraft_core::{Message, NodeId};
 use tokio::{
     net::{TcpListener, TcpSocket},
@@ -42,8 +43,9 @@ pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Most connections whose other side has not said yet who it is.
 pub const MAX_STRANGERS: usize = 64;
 
-/// Higher than any descriptor that a node opens in the normal course of things.
-const HIGH_DESCRIPTOR: i32 = 800;
+/// Higher than any descriptor that a node opens in the normal course of things, with thousands of
+/// clients.
+const HIGH_DESCRIPTOR: u64 = 32_000;
 
 /// Messages that wait for one peer; what does not fit is dropped.
 const OUTBOX: usize = 1024;
@@ -161,7 +163,9 @@ pub async fn bind(address: &Address, option: &'static str) -> Result<TcpListener
 /// need not dial again and again until it is. Where the limit of open files is too low for that,
 /// the listener stays as it is.
 fn closing_first(listener: TcpListener) -> io::Result<TcpListener> {
-    match rustix::io::fcntl_dupfd_cloexec(&listener, HIGH_DESCRIPTOR) {
+    let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    let high = HIGH_DESCRIPTOR.min(limit.saturating_sub(1)) as i32;
+    match rustix::io::fcntl_dupfd_cloexec(&listener, high) {
         Ok(high) => TcpListener::from_std(high.into()),
         Err(_) => Ok(listener),
     }
