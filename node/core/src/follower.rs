@@ -23,7 +23,7 @@ impl Node {
         let end = append.prev_index + append.entries.len() as Index;
         match self.splice(append.prev_index, append.prev_term, &append.entries) {
             Err(conflict) => self.reply_append(from, &append, Err(conflict)),
-            Ok(_) => {
+            Ok(()) => {
                 self.commit_to(append.commit.min(end));
                 let match_index = end.min(self.durable_index());
                 if match_index < end && !append.entries.is_empty() {
@@ -39,7 +39,7 @@ impl Node {
     }
 
     /// There is a leader in `term`, and it lives.
-    fn accept_leader(&mut self, from: NodeId, term: Term) {
+    pub(crate) fn accept_leader(&mut self, from: NodeId, term: Term) {
         if term > self.hard_state.term || !matches!(self.state, State::Follower) {
             assert!(
                 self.status().role != Role::Leader || term > self.hard_state.term,
@@ -58,11 +58,12 @@ impl Node {
             self.emit(Event::LeaderAccepted { leader: from, term });
         }
         self.heard = Some(self.now);
+        self.promise_lease(Some(from));
         self.dispel_doubts();
     }
 
     /// Learns its rank, and sets its alarm accordingly.
-    fn take_designation(&mut self, from: NodeId, new: Option<Designation>) {
+    pub(crate) fn take_designation(&mut self, from: NodeId, new: Option<Designation>) {
         let old_rank = self.rank();
         let age = |designation: &Designation| (designation.term, designation.epoch);
         match (new, &self.designation) {

@@ -70,6 +70,7 @@
 mod campaign;
 mod config;
 mod designation;
+mod durability;
 mod follower;
 mod leader;
 mod log;

@@ -8,6 +8,9 @@ use crate::{Designation, Entry, Index, Term};
 /// numbers would have no term left to stand in.
 pub(crate) const MAX_TERM: Term = 1 << 62;
 
+/// The highest index that a snapshot may end at, for the same reason.
+pub(crate) const MAX_INDEX: Index = 1 << 62;
+
 /// What nodes say to one another. A message has no sender field: the transport vouches for it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Message {
