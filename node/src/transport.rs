@@ -25,6 +25,7 @@ use std::{
     time::Duration,
 };
 
+use rustix::process::{Resource, getrlimit};
 use sraft_core::{Message, NodeId};
 use tokio::{
     net::{TcpListener, TcpSocket},
@@ -42,8 +43,9 @@ pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Most connections whose other side has not said yet who it is.
 pub const MAX_STRANGERS: usize = 64;
 
-/// Higher than any descriptor that a node opens in the normal course of things.
-const HIGH_DESCRIPTOR: i32 = 800;
+/// Higher than any descriptor that a node opens in the normal course of things, with thousands of
+/// clients.
+const HIGH_DESCRIPTOR: u64 = 32_000;
 
 /// Messages that wait for one peer; what does not fit is dropped.
 const OUTBOX: usize = 1024;
@@ -90,9 +92,11 @@ pub enum ListenError {
     },
     /// Somebody else listens there.
     #[error(
-        "port {port} of {host} is already in use; `ss -ltnp 'sport = :{port}'` shows by whom; stop it or choose another --port"
+        "port {port} of {host} is already in use; `ss -ltnp 'sport = :{port}'` shows by whom; stop it or choose another {option}"
     )]
     Busy {
+        /// The option that names the port.
+        option: &'static str,
         /// The host.
         host: String,
         /// The port.
@@ -126,6 +130,16 @@ impl Slot {
 /// # Errors
 /// The address is not this machine's, or the port is busy.
 pub async fn listen(address: &Address) -> Result<TcpListener, ListenError> {
+    let listener = bind(address, "--port").await?;
+    closing_first(listener)
+        .map_err(|source| ListenError::Address { address: address.clone(), source })
+}
+
+/// Binds a port; `option` is what names it.
+///
+/// # Errors
+/// The address is not this machine's, or the port is busy.
+pub async fn bind(address: &Address, option: &'static str) -> Result<TcpListener, ListenError> {
     let wrong = |source| ListenError::Address { address: address.clone(), source };
     let mut resolved =
         tokio::net::lookup_host((address.host.as_str(), address.port)).await.map_err(wrong)?;
@@ -134,14 +148,13 @@ pub async fn listen(address: &Address) -> Result<TcpListener, ListenError> {
     let socket = socket.map_err(wrong)?;
     // A node that restarts must not wait for the connections of its former life to be forgotten.
     socket.set_reuseaddr(true).map_err(wrong)?;
-    let listener = socket.bind(at).and_then(|()| socket.listen(256));
-    let listener = listener.map_err(|source| match source.kind() {
+    let listener = socket.bind(at).and_then(|()| socket.listen(1024));
+    listener.map_err(|source| match source.kind() {
         io::ErrorKind::AddrInUse => {
-            ListenError::Busy { host: address.host.clone(), port: address.port }
+            ListenError::Busy { option, host: address.host.clone(), port: address.port }
         }
         _ => wrong(source),
-    })?;
-    closing_first(listener).map_err(wrong)
+    })
 }
 
 /// Gives the listener a descriptor above all others. When a process is killed, Linux closes its
@@ -150,7 +163,9 @@ pub async fn listen(address: &Address) -> Result<TcpListener, ListenError> {
 /// need not dial again and again until it is. Where the limit of open files is too low for that,
 /// the listener stays as it is.
 fn closing_first(listener: TcpListener) -> io::Result<TcpListener> {
-    match rustix::io::fcntl_dupfd_cloexec(&listener, HIGH_DESCRIPTOR) {
+    let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    let high = HIGH_DESCRIPTOR.min(limit.saturating_sub(1)) as i32;
+    match rustix::io::fcntl_dupfd_cloexec(&listener, high) {
         Ok(high) => TcpListener::from_std(high.into()),
         Err(_) => Ok(listener),
     }

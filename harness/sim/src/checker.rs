@@ -420,7 +420,11 @@ impl Checker {
             Message::TimeoutNow { term } => {
                 covered(*term <= durable.term, "its term is not durable")
             }
-            Message::Forward { .. } => Ok(()),
+            Message::InstallSnapshot(_)
+            | Message::InstallReply(_)
+            | Message::ReadIndex { .. }
+            | Message::ReadIndexReply { .. }
+            | Message::Forward { .. } => Ok(()),
         }
     }
 }

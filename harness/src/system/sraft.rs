@@ -19,6 +19,8 @@ struct Config<'a> {
     host: &'a str,
     peers: Vec<String>,
     data_dir: &'static str,
+    client_port: u16,
+    admin_port: u16,
     seed: u64,
     timing: TimingKnobs,
 }
@@ -42,6 +44,8 @@ impl System for Sraft {
             host: &own.host,
             peers: peers.map(|(at, node)| format!("{node}={}:{}", at.host, at.peer)).collect(),
             data_dir: "data",
+            client_port: own.client,
+            admin_port: own.admin,
             // TOML has no number beyond this.
             seed: start.seed & i64::MAX as u64,
             timing: every_knob(&launch.timing),

@@ -104,7 +104,8 @@ impl World {
             host.disk.hard_state.voted_for = None;
         }
         let hard_state = host.disk.hard_state;
-        let restored = Restored { hard_state, entries: host.disk.entries.clone() };
+        let entries = host.disk.entries.clone();
+        let restored = Restored { hard_state, snapshot: None, entries };
         let last_index = restored.entries.len() as u64;
         let node = Node::new(host.config.clone(), restored, seed, host.local(now));
         host.node = Some(node);
