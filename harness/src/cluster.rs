@@ -1,5 +1,7 @@
 //! The cluster of the moment: its processes, by way of the agents, and what is known of it.
 
+mod probe;
+
 use std::{
     io,
     net::TcpListener,
@@ -19,6 +21,7 @@ use sraft_agent::{
 };
 use sraft_events::{Event, FaultAction, NodeId, Record, Source};
 
+use self::probe::Felt;
 use crate::{
     host::{Agent, Host, Input},
     plan::Launch,
@@ -68,6 +71,9 @@ pub(crate) struct Cluster {
     reader: Option<Box<dyn Reader>>,
     view: View,
     records: Vec<Record>,
+    felt: Felt,
+    /// Whether a probe has been started and not been stopped.
+    probing: bool,
     seq: u64,
     rng: ChaCha8Rng,
 }
@@ -119,6 +125,8 @@ impl Cluster {
             reader: None,
             view: View::default(),
             records: Vec::new(),
+            felt: Felt::default(),
+            probing: false,
             seq: 0,
             rng: ChaCha8Rng::seed_from_u64(seed),
         };
@@ -273,6 +281,18 @@ impl Cluster {
     /// Sends requests to agents, one after the other, and then waits for all answers, which come
     /// back in the order of the requests.
     fn ask_all(&mut self, calls: Vec<(usize, Call)>) -> Result<Vec<Answer>, Halt> {
+        let asked = self.send_all(calls)?;
+        match self.answers(&asked, Instant::now() + ANSWERED_WITHIN)? {
+            Ok(answers) => Ok(answers),
+            Err(silent) => {
+                let why = format!("it has not answered for {} s", ANSWERED_WITHIN.as_secs());
+                Err(self.lost(silent, why))
+            }
+        }
+    }
+
+    /// Sends requests to agents and returns by what their answers will be known.
+    fn send_all(&mut self, calls: Vec<(usize, Call)>) -> Result<Vec<(usize, u64)>, Halt> {
         let mut asked = Vec::new();
         for (agent, call) in calls {
             let sent = self.agents[agent].send(call);
@@ -280,15 +300,20 @@ impl Cluster {
                 sent.map_err(|error| self.lost(agent, format!("it does not listen: {error}")))?;
             asked.push((agent, id));
         }
-        let deadline = Instant::now() + ANSWERED_WITHIN;
+        Ok(asked)
+    }
+
+    /// Waits for the answers to requests; if one is missing at the deadline, its agent's number.
+    fn answers(
+        &mut self,
+        asked: &[(usize, u64)],
+        deadline: Instant,
+    ) -> Result<Result<Vec<Answer>, usize>, Halt> {
         let mut answers: Vec<Option<Answer>> = asked.iter().map(|_| None).collect();
         while let Some(waiting) = answers.iter().position(Option::is_none) {
             let place = |agent: usize, id: u64| asked.iter().position(|of| *of == (agent, id));
             match self.next(deadline)? {
-                None => {
-                    let why = format!("it has not answered for {} s", ANSWERED_WITHIN.as_secs());
-                    return Err(self.lost(asked[waiting].0, why));
-                }
+                None => return Ok(Err(asked[waiting].0)),
                 Some((agent, Said::Done { id, answer })) => {
                     // Else it is the answer to a request that nobody waits for any more.
                     if let Some(place) = place(agent, id) {
@@ -303,7 +328,7 @@ impl Cluster {
                 Some(_) => {}
             }
         }
-        Ok(answers.into_iter().flatten().collect())
+        Ok(Ok(answers.into_iter().flatten().collect()))
     }
 
     fn take(&mut self, record: Record) {
@@ -338,6 +363,10 @@ impl Cluster {
                     self.take(record);
                 }
                 Ok(Some((agent, Said::Records { lines: Vec::new() })))
+            }
+            Input::Said { agent, said: Said::Ops { lines } } => {
+                self.felt.take(lines)?;
+                Ok(Some((agent, Said::Ops { lines: Vec::new() })))
             }
             Input::Said { agent, said: Said::Text { node, pid, clocks, lines } } => {
                 let read = self.reader.as_mut().map(|r| r.read(node, pid, clocks, &lines));

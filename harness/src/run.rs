@@ -12,7 +12,7 @@ use rand_chacha::ChaCha8Rng;
 use sraft_events::Event;
 use sraft_report::{
     measure,
-    results::{Block, Manifest, Plan, ResultsError, RunDir, RunLock},
+    results::{Block, Manifest, Op, Plan, ResultsError, RunDir, RunLock},
 };
 
 use crate::{
@@ -376,12 +376,15 @@ impl Session<'_> {
 
     /// Writes down what a trial has left, before the next one begins.
     fn keep(&mut self, cluster: &mut Cluster, number: u64) -> anyhow::Result<()> {
+        let rows = cluster.take_ops();
         if number == 0 {
             return self.append(cluster);
         }
         let records = cluster.take_records();
-        let row = measure::row(&self.plan.plan, &records, &[])?;
-        self.dir.append_trial(&lines(&records)?, &[], Some(&row))?;
+        let ops: Result<Vec<Op>, String> = rows.iter().map(|row| Op::parse(row)).collect();
+        let ops = ops.map_err(anyhow::Error::msg)?;
+        let row = measure::row(&self.plan.plan, &records, &ops)?;
+        self.dir.append_trial(&lines(&records)?, &rows, Some(&row))?;
         self.done.insert(number);
         self.progress.trials(std::slice::from_ref(&row));
         Ok(())

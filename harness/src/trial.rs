@@ -94,6 +94,12 @@ pub(crate) fn conduct(
         Err(Halt::Died(why) | Halt::Stuck(why)) => Ended::invalid(why, false),
         Err(halt) => return Err(halt),
     };
+    let ended = match cluster.stop_probe() {
+        Ok(()) => ended,
+        Err(Halt::Stuck(why)) => Ended { sound: ended.sound, ..ended.spoiled(why) },
+        Err(Halt::Died(why)) => ended.spoiled(why),
+        Err(halt) => return Err(halt),
+    };
     let ended = match early_change(cluster.records()) {
         Some(why) => Ended { sound: ended.sound, ..Ended::invalid(why, true) },
         None => ended,
@@ -109,6 +115,12 @@ pub(crate) fn conduct(
 }
 
 impl Ended {
+    /// What it would be if this had not happened, besides.
+    fn spoiled(self, why: String) -> Ended {
+        let both = self.reason.into_iter().chain([why]).collect::<Vec<_>>().join("; ");
+        Ended::invalid(both, false)
+    }
+
     fn invalid(reason: String, sound: bool) -> Ended {
         Ended { verdict: Verdict::Invalid, reason: Some(reason), restored: None, sound }
     }
@@ -126,6 +138,12 @@ fn attempt(
     let size = trial.launch.size;
     let ends = trial.launch.fault.kind.ends_processes();
 
+    let around = trial.launch.probe.as_ref();
+    if let Some(probe) = around {
+        stage("probe");
+        cluster.start_probe(probe, trial.number)?;
+        cluster.pass(probe.before)?;
+    }
     cluster.pass(phase)?;
     if cluster.view().leader() != Some(leader) {
         return Ok(Ended::invalid("the leader changed before the fault".to_owned(), true));
@@ -164,6 +182,20 @@ fn attempt(
         }
     }
 
+    if let Some(probe) = around {
+        let served = match struck(cluster.records()) {
+            Some(fault) => cluster.wait_served(fault, deadline)?,
+            None => true,
+        };
+        if !served {
+            verdict = Verdict::Censored;
+            let why = format!("no client was served within {:?}", trial.timeout);
+            reason = Some(reason.map_or(why.clone(), |before| format!("{before}; {why}")));
+        }
+        let after = struck_at + probe.after;
+        cluster.pass(after.saturating_duration_since(Instant::now()))?;
+    }
+
     stage("heal");
     if ends {
         cluster.restart(victims)?;
@@ -191,18 +223,27 @@ fn attempt(
 /// For processes that have their signal already, but have not been seen to end.
 const A_MOMENT: Duration = Duration::from_secs(2);
 
+/// When the latest trial began, nanoseconds.
+fn begun(records: &[Record]) -> Option<u64> {
+    let begun = records.iter().rev().find(|r| matches!(r.event, Event::TrialStarted { .. }));
+    begun.map(|record| record.mono_ns)
+}
+
+/// When the fault of the latest trial struck first, nanoseconds.
+fn struck(records: &[Record]) -> Option<u64> {
+    let begun = begun(records)?;
+    let since = records.iter().filter(|record| record.mono_ns >= begun);
+    let faults = since.filter(|record| matches!(record.event, Event::FaultApplied { .. }));
+    faults.map(|record| record.mono_ns).min()
+}
+
 /// Whether the records tell of a change of leadership between the beginning of the trial and its
 /// fault: they may arrive too late for the fault to be called off.
 fn early_change(records: &[Record]) -> Option<String> {
-    let begun = records.iter().rev().find(|r| matches!(r.event, Event::TrialStarted { .. }))?;
-    let struck = records
-        .iter()
-        .filter(|r| r.mono_ns >= begun.mono_ns)
-        .filter(|r| matches!(r.event, Event::FaultApplied { .. }))
-        .map(|r| r.mono_ns)
-        .min()?;
+    let begun = begun(records)?;
+    let struck = struck(records)?;
     let early = records.iter().find(|record| {
-        (begun.mono_ns..struck).contains(&record.mono_ns)
+        (begun..struck).contains(&record.mono_ns)
             && matches!(record.event, Event::Elected { .. } | Event::SteppedDown { .. })
     })?;
     match &early.source {
