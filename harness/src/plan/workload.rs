@@ -81,9 +81,12 @@ pub(super) fn probe(given: &Workload, backend: Backend) -> Result<Option<Probe>,
         after: time("after", given.after, 3000, AROUND)?,
     };
     if probe.reads + probe.cas >= 1.0 {
-        let both = probe.reads + probe.cas;
-        let message = "leave a share for writes: an outage is the time between two of them";
-        return Err(wrong("reads", format!("together with cas {both}"), message.into()));
+        let message = format!(
+            "workload.reads and workload.cas are {} together; leave a share for writes: an outage \
+             is the time between two of them",
+            probe.reads + probe.cas
+        );
+        return Err(Wrong { key: "reads", message });
     }
     if probe.rate == 0 {
         return Ok(None);

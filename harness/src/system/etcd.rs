@@ -193,6 +193,12 @@ mod tests {
             let unfit = fitted(heartbeat, min, max).unwrap_err();
             said += &format!("{}: {}\n", unfit.knob, unfit.message);
         }
-        insta::assert_snapshot!(said, @"");
+        insta::assert_snapshot!(said, @r"
+        election_timeout: election_timeout is 300ms-1s, and etcd always draws from some whole milliseconds to twice as many; write 500ms-1s, say
+        election_timeout: election_timeout is 1s, and etcd always draws from some whole milliseconds to twice as many; write 1s-2s, say
+        election_timeout: election_timeout is 400ms-800ms with heartbeats of 100ms: etcd wants 5 heartbeats at least and 50s at most; raise election_timeout or lower heartbeat
+        heartbeat: heartbeat is 0s, and etcd knows whole milliseconds only; write 100ms, say
+        election_timeout: election_timeout is 2s-4s, but etcd counts in heartbeats of 300ms, so it would wait for less; write a multiple
+        ");
     }
 }
