@@ -339,9 +339,8 @@ fn write_snapshots(
         let start = Instant::now();
         let base = Base { index: snapshot.last_index, term: snapshot.last_term };
         let bytes = snapshot.data.len() as u64;
-        let written = snapshots::write(dir, &snapshot, abandoned).map(|whole| {
-            whole.then(|| Written { base, bytes, took: start.elapsed() })
-        });
+        let written = snapshots::write(dir, &snapshot, abandoned)
+            .map(|whole| whole.then(|| Written { base, bytes, took: start.elapsed() }));
         if done.send(Work::Written(written)).is_err() {
             return;
         }

@@ -196,7 +196,10 @@ mod tests {
         let mut writes = Writes::new(7, 1000);
         let _answers = [ask(&mut writes, "a"), ask(&mut writes, "b")];
         let first = proposed(&mut writes);
-        assert_eq!(first.iter().map(|c| (c.id.seq, c.oldest)).collect::<Vec<_>>(), [(1, 1), (2, 1)]);
+        assert_eq!(
+            first.iter().map(|c| (c.id.seq, c.oldest)).collect::<Vec<_>>(),
+            [(1, 1), (2, 1)]
+        );
         assert!(first.iter().all(|command| command.id.session == 7));
         assert_eq!(proposed(&mut writes), []);
         writes.leader_changed();

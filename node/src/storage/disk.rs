@@ -61,8 +61,7 @@ impl Disk {
             return Err(StorageError::Lost { path: log, watermark, what });
         }
         let base = content.base;
-        let snapshot =
-            (base.index > 0).then(|| snapshots::read(dir, base)).transpose()?;
+        let snapshot = (base.index > 0).then(|| snapshots::read(dir, base)).transpose()?;
         // Only once it is certain that nothing else is needed.
         snapshots::remove_others(dir, base.index)?;
         identity::sync_directory(dir)?;

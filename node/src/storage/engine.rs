@@ -154,9 +154,9 @@ impl Engine {
     ) -> Result<Option<T>, Trouble> {
         let Some(value) = self.keyspace.get(key)? else { return Ok(None) };
         let record = unseal(key, &value).and_then(|payload| postcard::from_bytes(payload).ok());
-        record.map(Some).ok_or_else(|| {
-            Trouble::Damage(format!("the record of {what} has a wrong checksum"))
-        })
+        record
+            .map(Some)
+            .ok_or_else(|| Trouble::Damage(format!("the record of {what} has a wrong checksum")))
     }
 
     /// The term of an entry of the log.

@@ -64,8 +64,11 @@ impl Client {
     pub fn all(&mut self, node: usize, prefix: &str) -> Vec<(String, Vec<u8>, i64)> {
         let mut end = prefix.as_bytes().to_vec();
         *end.last_mut().unwrap() += 1;
-        let request =
-            RangeRequest { key: prefix.to_owned().into(), range_end: end.into(), ..RangeRequest::default() };
+        let request = RangeRequest {
+            key: prefix.to_owned().into(),
+            range_end: end.into(),
+            ..RangeRequest::default()
+        };
         let found = persist(|| self.range(node, request.clone())).kvs;
         let text = |key: Bytes| String::from_utf8(key.to_vec()).unwrap();
         found.into_iter().map(|kv| (text(kv.key), kv.value.to_vec(), kv.version)).collect()

@@ -102,8 +102,8 @@ fn a_kill_at_any_moment_loses_nothing_that_was_durable() {
             promised = promised.max(durable(&line.unwrap()).unwrap_or(0));
         }
         child.wait().unwrap();
-        let (disk, restored) = open(dir.path())
-            .unwrap_or_else(|error| panic!("round {round}: {error}"));
+        let (disk, restored) =
+            open(dir.path()).unwrap_or_else(|error| panic!("round {round}: {error}"));
         let covered = restored.snapshot.as_ref().map_or(0, |snapshot| snapshot.last_index);
         if let Some(snapshot) = restored.snapshot {
             assert_eq!(snapshot.data, state(covered), "round {round}");
