@@ -15,8 +15,6 @@ mod response;
 mod room;
 mod rpc;
 mod status;
-#[cfg(test)]
-mod tests;
 mod traffic;
 
 use std::{io, net::TcpListener, sync::Arc, thread, time::Duration};

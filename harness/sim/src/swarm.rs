@@ -168,7 +168,7 @@ impl Swarm {
             1 => Replication { max_entries: 1, max_inflight: rng.random_range(1..=4), ..often },
             _ => Replication { max_entries: rng.random_range(2..=5), max_inflight: 2, ..often },
         };
-        let mut model = Model {
+        let model = Model {
             nodes,
             protocol: if rng.random_bool(0.7) { Protocol::SRaft } else { Protocol::Raft },
             timing,
@@ -188,39 +188,78 @@ impl Swarm {
                 *weight = rng.random_range(1..=4) + if mends { 3 } else { 0 };
             }
         }
-        let mut strike_us = rng.random_range(0..=heartbeat_us);
-        let mut span = heartbeat_us * rng.random_range(20..=200);
-        if rng.random_bool(0.2) {
-            // Leaders that leave entries behind which nobody else has, and others that take them
-            // up later: what figure 8 of the Raft paper is about.
-            model.nodes = rng.random_range(3..=5);
-            model.network.links.clear();
-            model.clocks.clear();
-            model.replication =
-                Replication { max_entries: 1, max_inflight: 1, ..model.replication };
-            strike_us = rng.random_range(0..=heartbeat_us / 10);
-            span *= 2;
-            for (trouble, weight) in &mut weights {
-                *weight = match trouble {
-                    Trouble::StrikeWinner | Trouble::StrikeCommit => 6,
-                    Trouble::Restart => 4,
-                    Trouble::OneLink | Trouble::CrashAny => 1,
-                    _ => 0,
-                };
-            }
-        }
-        Swarm {
+        let mut swarm = Swarm {
             model,
             weights,
-            span: Duration::from_micros(span),
+            span: Duration::from_micros(heartbeat_us * rng.random_range(20..=200)),
             pause_us: heartbeat_us * rng.random_range(1..=10),
-            strike_us,
+            strike_us: rng.random_range(0..=heartbeat_us),
             burst: rng.random_range(0..=3),
             reads: rng.random_range(0..=4),
             rng,
             #[cfg(feature = "mutants")]
             flaw: None,
+        };
+        match swarm.rng.random_range(0..10) {
+            0 | 1 => swarm.left_behind(heartbeat_us),
+            2 | 3 => swarm.unaware(heartbeat_us),
+            _ => {}
         }
+        swarm
+    }
+
+    /// Leaders that leave entries behind which nobody else has, and others that take them up
+    /// later: what figure 8 of the Raft paper is about.
+    fn left_behind(&mut self, heartbeat_us: u64) {
+        let model = &mut self.model;
+        model.nodes = self.rng.random_range(3..=5);
+        model.network.links.clear();
+        model.clocks.clear();
+        model.replication = Replication { max_entries: 1, max_inflight: 1, ..model.replication };
+        self.strike_us = self.rng.random_range(0..=heartbeat_us / 10);
+        self.span *= 2;
+        self.weigh(|trouble| match trouble {
+            Trouble::StrikeWinner | Trouble::StrikeCommit => 6,
+            Trouble::Restart => 4,
+            Trouble::OneLink | Trouble::CrashAny => 1,
+            _ => 0,
+        });
+    }
+
+    /// Leaders that learn late, over slow links, that others have been elected meanwhile, and are
+    /// asked for reads all the time.
+    fn unaware(&mut self, heartbeat_us: u64) {
+        let model = &mut self.model;
+        model.nodes = 3;
+        model.clocks.clear();
+        model.network.loss = 0.0;
+        let slow = self.rng.random_range(1..=3);
+        model.network.links = [1, 2, 3]
+            .into_iter()
+            .filter(|node| *node != slow)
+            .map(|from| {
+                let latency = Distribution::uniform_us(heartbeat_us / 2, heartbeat_us * 3 / 2);
+                crate::LinkModel { from, to: slow, latency }
+            })
+            .collect();
+        model.evidence.connect = Distribution::uniform_us(heartbeat_us / 2, heartbeat_us * 3);
+        model.timing.read_lease = Some(self.rng.random_bool(0.7));
+        model.timing.pre_vote = Some(self.rng.random_bool(0.5));
+        self.pause_us = heartbeat_us;
+        self.reads = 8;
+        self.burst = 1;
+        self.span = Duration::from_micros(heartbeat_us * 200);
+        self.weigh(|trouble| match trouble {
+            Trouble::OneLink | Trouble::Disconnect => 6,
+            Trouble::Restart => 5,
+            Trouble::Transfer => 3,
+            Trouble::CrashAny | Trouble::CrashLeader => 1,
+            _ => 0,
+        });
+    }
+
+    fn weigh(&mut self, weight: impl Fn(Trouble) -> u32) {
+        self.weights.iter_mut().for_each(|(trouble, weighs)| *weighs = weight(*trouble));
     }
 
     fn replayed(&self, seed: u64) -> String {
