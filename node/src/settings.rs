@@ -58,6 +58,9 @@ const REQUEST_BYTES: RangeInclusive<u64> = 1024..=4 << 20;
 const SNAPSHOTS: RangeInclusive<u64> = 64 << 10..=1 << 40;
 const CLIENTS: RangeInclusive<u64> = 1..=1_000_000;
 
+/// Most AppendEntries with entries on their way to one follower.
+const MAX_INFLIGHT: usize = 16;
+
 /// What an entry of the log may hold beyond the largest request.
 pub(crate) const ENTRY_OVERHEAD: usize = 4096;
 
@@ -304,6 +307,9 @@ impl Settings {
         let snapshot_bytes = args.snapshot_bytes.or(file.snapshot_bytes);
         within("--snapshot-bytes", snapshot_bytes, &SNAPSHOTS)?;
         let mut core = knobs.resolve().lower(protocol, me.id, &members)?;
+        // A heartbeat waits behind what is on its way to a follower already: with the largest
+        // entries that must take less than the smallest timeouts.
+        core.max_inflight = core.max_inflight.min(MAX_INFLIGHT);
         // The core drops what is larger.
         core.max_append_bytes = core.max_append_bytes.max(max_request_bytes + ENTRY_OVERHEAD);
         let data_dir = args.data_dir.or(file.data_dir);

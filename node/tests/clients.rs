@@ -16,7 +16,7 @@ use sraft_events::{Event, NodeId, Record, Source};
 
 use nodes::{
     Cluster, PATIENCE,
-    client::{Client, persist, write_on},
+    client::{Client, memory, persist, write_on},
 };
 
 /// Waits until a condition holds that is nobody's record.
@@ -81,13 +81,6 @@ fn disk(dir: &Path) -> u64 {
             Err(_) => 0,
         })
         .sum()
-}
-
-/// Bytes of memory that a process occupies.
-fn memory(pid: u32) -> u64 {
-    let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = text.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
 }
 
 fn installed(records: &[Record], node: NodeId) -> Option<u64> {

@@ -1,6 +1,9 @@
 //! Clients of a cluster.
 
-use std::time::{Duration, Instant};
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use sraft_rpc::etcdserverpb::{
@@ -47,6 +50,30 @@ impl Client {
         Ok(answer.into_inner())
     }
 
+    /// Begins so many writes at once and gives them up at once; returns how many had no answer.
+    pub fn give_up(&mut self, node: usize, count: usize, value: Vec<u8>) -> usize {
+        let value = Bytes::from(value);
+        let kv = self.nodes[node].clone();
+        self.runtime.block_on(async move {
+            let writes: Vec<_> = (0..count)
+                .map(|n| {
+                    let (mut kv, value) = (kv.clone(), value.clone());
+                    let key = format!("flood/{n}").into();
+                    let request = PutRequest { key, value, ..PutRequest::default() };
+                    tokio::spawn(async move { kv.put(request).await.is_ok() })
+                })
+                .collect();
+            // Until the first of them is on its way.
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            let mut without = 0;
+            for write in writes {
+                write.abort();
+                without += usize::from(!matches!(write.await, Ok(true)));
+            }
+            without
+        })
+    }
+
     /// Reads, by way of the node with this place.
     pub fn range(&mut self, node: usize, request: RangeRequest) -> Result<RangeResponse, Status> {
         let answer = self.runtime.block_on(self.nodes[node].range(request))?;
@@ -73,6 +100,13 @@ impl Client {
         let text = |key: Bytes| String::from_utf8(key.to_vec()).unwrap();
         found.into_iter().map(|kv| (text(kv.key), kv.value.to_vec(), kv.version)).collect()
     }
+}
+
+/// Bytes of memory that a process occupies.
+pub fn memory(pid: u32) -> u64 {
+    let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = text.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
 }
 
 /// Tries again while nodes are away or without a leader.
