@@ -3,6 +3,7 @@
 mod abuse;
 mod admin;
 mod double;
+mod etcd;
 mod etcdctl;
 mod keys;
 mod raw;
