@@ -217,27 +217,6 @@ pub struct Clients {
 }
 
 impl Settings {
-    /// Where a member talks to its peers.
-    pub fn peer_address(&self, id: NodeId) -> Option<Address> {
-        if id == self.core.id {
-            return Some(Address { host: self.host.clone(), port: self.listen.port });
-        }
-        self.peers.get(&id).cloned()
-    }
-
-    /// Where a member serves clients, as far as this node can know: nobody tells it, so it takes
-    /// the distance from the port for peers to be the same on every node.
-    pub fn client_address(&self, id: NodeId) -> Option<Address> {
-        let clients = self.clients.as_ref()?;
-        if id == self.core.id {
-            return Some(Address { host: self.host.clone(), port: clients.client.port });
-        }
-        let peer = self.peers.get(&id)?;
-        let distance = i32::from(clients.client.port) - i32::from(self.listen.port);
-        let port = u16::try_from(i32::from(peer.port) + distance).ok()?;
-        Some(Address { host: peer.host.clone(), port })
-    }
-
     /// Puts together what the user has said in all places.
     ///
     /// # Errors
