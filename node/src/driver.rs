@@ -118,6 +118,7 @@ pub(crate) async fn run(settings: Settings) -> anyhow::Result<()> {
         boot_id,
         program: env!("CARGO_PKG_VERSION").to_owned(),
         members: members.clone(),
+        client_port: settings.clients.as_ref().map(|clients| clients.client.port),
     };
     let handover = settings.core.handover;
     let mut output = Outlet { journal, console: settings.debug.then(|| Console::new(id)) };
@@ -137,6 +138,7 @@ pub(crate) async fn run(settings: Settings) -> anyhow::Result<()> {
         started: clock::now(),
         node: Node::new(settings.core, restored, seed, clock::now()),
         links: settings.peers.keys().map(|peer| (*peer, link::Link::default())).collect(),
+        hosts: settings.peers.iter().map(|(id, at)| (*id, at.host.clone())).collect(),
         transport,
         storage,
         in_flight: 0,
@@ -229,15 +231,18 @@ fn reception(settings: &Settings, members: &[NodeId]) -> api::Settings {
     let limits = api::Limits::default();
     let most = settings.clients.as_ref().and_then(|clients| clients.most);
     let member = |id: &NodeId| {
-        let url = |address: Option<Address>| match address {
-            Some(address) => format!("http://{address}"),
-            None => String::new(),
+        let own = *id == settings.core.id;
+        let at = |port| Address { host: settings.host.clone(), port };
+        let peer = match settings.peers.get(id) {
+            Some(peer) => peer.clone(),
+            None => at(settings.listen.port),
         };
+        let clients = settings.clients.as_ref().filter(|_| own);
         api::Member {
             id: *id,
             name: format!("node-{id}"),
-            peer_url: url(settings.peer_address(*id)),
-            client_url: url(settings.client_address(*id)),
+            peer_url: format!("http://{peer}"),
+            client_url: clients.map(|clients| format!("http://{}", at(clients.client.port))),
         }
     };
     api::Settings {
@@ -277,6 +282,8 @@ struct Driver {
     started: Time,
     node: Node,
     links: BTreeMap<NodeId, link::Link>,
+    /// Where the others are.
+    hosts: BTreeMap<NodeId, String>,
     transport: Transport,
     storage: Storage,
     /// Writes to the log that are not durable yet.
@@ -470,6 +477,11 @@ impl Driver {
         }
     }
 
+    fn client_url(&self, peer: NodeId) -> Option<String> {
+        let (port, host) = (self.transport.client_port(peer)?, self.hosts.get(&peer)?.clone());
+        Some(format!("http://{}", Address { host, port }))
+    }
+
     fn status(&self, now: Time) -> NodeStatus {
         let status = self.node.status();
         let view = self.machine.store().view();
@@ -501,7 +513,11 @@ impl Driver {
             peers: self
                 .links
                 .iter()
-                .map(|(id, link)| PeerStatus { id: *id, connected: link.is_up() })
+                .map(|(id, link)| PeerStatus {
+                    id: *id,
+                    connected: link.is_up(),
+                    client_url: self.client_url(*id),
+                })
                 .collect(),
             counts: self.counts,
         }

@@ -58,6 +58,9 @@ const REQUEST_BYTES: RangeInclusive<u64> = 1024..=4 << 20;
 const SNAPSHOTS: RangeInclusive<u64> = 64 << 10..=1 << 40;
 const CLIENTS: RangeInclusive<u64> = 1..=1_000_000;
 
+/// Most AppendEntries with entries on their way to one follower.
+const MAX_INFLIGHT: usize = 16;
+
 /// What an entry of the log may hold beyond the largest request.
 pub(crate) const ENTRY_OVERHEAD: usize = 4096;
 
@@ -214,27 +217,6 @@ pub struct Clients {
 }
 
 impl Settings {
-    /// Where a member talks to its peers.
-    pub fn peer_address(&self, id: NodeId) -> Option<Address> {
-        if id == self.core.id {
-            return Some(Address { host: self.host.clone(), port: self.listen.port });
-        }
-        self.peers.get(&id).cloned()
-    }
-
-    /// Where a member serves clients, as far as this node can know: nobody tells it, so it takes
-    /// the distance from the port for peers to be the same on every node.
-    pub fn client_address(&self, id: NodeId) -> Option<Address> {
-        let clients = self.clients.as_ref()?;
-        if id == self.core.id {
-            return Some(Address { host: self.host.clone(), port: clients.client.port });
-        }
-        let peer = self.peers.get(&id)?;
-        let distance = i32::from(clients.client.port) - i32::from(self.listen.port);
-        let port = u16::try_from(i32::from(peer.port) + distance).ok()?;
-        Some(Address { host: peer.host.clone(), port })
-    }
-
     /// Puts together what the user has said in all places.
     ///
     /// # Errors
@@ -304,6 +286,9 @@ impl Settings {
         let snapshot_bytes = args.snapshot_bytes.or(file.snapshot_bytes);
         within("--snapshot-bytes", snapshot_bytes, &SNAPSHOTS)?;
         let mut core = knobs.resolve().lower(protocol, me.id, &members)?;
+        // A heartbeat waits behind what is on its way to a follower already: with the largest
+        // entries that must take less than the smallest timeouts.
+        core.max_inflight = core.max_inflight.min(MAX_INFLIGHT);
         // The core drops what is larger.
         core.max_append_bytes = core.max_append_bytes.max(max_request_bytes + ENTRY_OVERHEAD);
         let data_dir = args.data_dir.or(file.data_dir);

@@ -20,7 +20,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU16, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -111,6 +111,8 @@ struct Slot {
     redial: Notify,
     /// The boot id at the other end of the dialled connection; 0 while there is none.
     dialled: AtomicU64,
+    /// Where it serves clients, as far as it has said; 0 if it does not.
+    client_port: AtomicU16,
     /// The task that reads the connection that the peer has dialled.
     reader: Mutex<Option<AbortHandle>>,
 }
@@ -175,6 +177,7 @@ fn closing_first(listener: TcpListener) -> io::Result<TcpListener> {
 #[derive(Debug)]
 pub struct Transport {
     outboxes: BTreeMap<NodeId, mpsc::Sender<Message>>,
+    slots: Arc<BTreeMap<NodeId, Arc<Slot>>>,
     tasks: Vec<AbortHandle>,
 }
 
@@ -199,7 +202,13 @@ impl Transport {
             tasks.push(tokio::spawn(dialer.run(queue)).abort_handle());
             outboxes.insert(*peer, outbox);
         }
-        (Transport { outboxes, tasks }, incoming)
+        (Transport { outboxes, slots, tasks }, incoming)
+    }
+
+    /// The port on which a peer serves clients, as it has said when it was connected last.
+    pub fn client_port(&self, peer: NodeId) -> Option<u16> {
+        let port = self.slots.get(&peer)?.client_port.load(Ordering::Relaxed);
+        Some(port).filter(|port| *port != 0)
     }
 
     /// Queues a message; never waits. Returns whether it was queued: a full queue drops it.
@@ -219,6 +228,10 @@ impl Drop for Transport {
 impl Slot {
     fn set_dialled(&self, boot_id: u64) {
         self.dialled.store(boot_id, Ordering::Relaxed);
+    }
+
+    fn set_client_port(&self, port: Option<u16>) {
+        self.client_port.store(port.unwrap_or(0), Ordering::Relaxed);
     }
 
     fn dialled(&self) -> u64 {

@@ -11,6 +11,7 @@ pub struct Entry {
     /// The term of the leader that made it.
     pub term: Term,
     /// What the state machine is to do; empty is the no-op with which a leader begins its term.
+    #[serde(with = "serde_bytes")]
     pub command: Vec<u8>,
 }
 

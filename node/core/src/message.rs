@@ -30,6 +30,7 @@ pub enum Message {
     /// A command that reached a follower.
     Forward {
         /// The command.
+        #[serde(with = "serde_bytes")]
         command: Vec<u8>,
     },
     /// A piece of a snapshot.
@@ -168,6 +169,7 @@ pub struct InstallSnapshot {
     /// Where in it this piece belongs.
     pub offset: u64,
     /// The piece. An empty one asks how much has arrived.
+    #[serde(with = "serde_bytes")]
     pub data: Vec<u8>,
 }
 

@@ -77,8 +77,8 @@ impl Guests {
         if full { Entry::Replaces(seat) } else { Entry::Free(seat) }
     }
 
-    fn now(&self) -> AtomicU64 {
-        u64::try_from(self.opened.elapsed().as_nanos()).unwrap_or(u64::MAX).into()
+    fn now(&self) -> u64 {
+        u64::try_from(self.opened.elapsed().as_nanos()).unwrap_or(u64::MAX)
     }
 
     fn present(&self) -> std::sync::MutexGuard<'_, Present> {
@@ -123,7 +123,7 @@ pub(super) struct Busy {
 impl Drop for Busy {
     fn drop(&mut self) {
         let Seat { guests, guest, .. } = &*self.seat;
-        guest.active.store(guests.now().into_inner(), Relaxed);
+        guest.active.store(guests.now(), Relaxed);
         guest.busy.fetch_sub(1, Relaxed);
     }
 }

@@ -84,6 +84,8 @@ pub(super) fn txn(request: pb::TxnRequest) -> Result<(Txn, bool), Status> {
         success: actions(success, &mut ranges)?,
         failure: actions(failure, &mut ranges)?,
     };
+    disjoint(&txn.success)?;
+    disjoint(&txn.failure)?;
     // Reads that only compare must be linearizable: nothing in them says that they need not.
     let serializable = ranges.total > 0 && ranges.serializable == ranges.total;
     Ok((txn, serializable))
@@ -112,7 +114,11 @@ fn actions(requests: Vec<pb::RequestOp>, ranges: &mut Ranges) -> Result<Vec<Acti
             None => return Err(status::no_key()),
         });
     }
-    // All puts and deletions of a list happen at one revision, so no key may be in two of them.
+    Ok(actions)
+}
+
+/// All puts and deletions of a list happen at one revision, so no key may be in two of them.
+fn disjoint(actions: &[Action]) -> Result<(), Status> {
     let mut written: Vec<&Bytes> = actions.iter().filter_map(put_key).collect();
     written.sort_unstable();
     let twice = written.windows(2).any(|pair| pair[0] == pair[1]);
@@ -123,7 +129,7 @@ fn actions(requests: Vec<pb::RequestOp>, ranges: &mut Ranges) -> Result<Vec<Acti
     if twice || deleted {
         return Err(status::duplicate_key());
     }
-    Ok(actions)
+    Ok(())
 }
 
 fn put_key(action: &Action) -> Option<&Bytes> {

@@ -20,6 +20,10 @@ const MAX_WRITES: usize = store::MAX_PENDING / 2;
 /// Most bytes of them.
 const MAX_BYTES: usize = 64 << 20;
 
+/// Bytes of writes that are proposed before any of them is applied. What is on its way between two
+/// nodes keeps heartbeats waiting.
+const WINDOW: usize = 4 << 20;
+
 /// A write that has been proposed and not applied within this time is proposed again: a message may
 /// have been lost without any change of leader. The store applies it once all the same.
 const RETRY: Duration = Duration::from_secs(1);
@@ -33,6 +37,8 @@ struct Write {
     reply: oneshot::Sender<Written>,
     /// Whether it has ever left this place: then it may take effect.
     proposed: bool,
+    /// Whether it has been proposed to the present leader.
+    under_way: bool,
     looks: u32,
 }
 
@@ -44,6 +50,8 @@ pub(super) struct Writes {
     next: u64,
     pending: BTreeMap<u64, Write>,
     bytes: usize,
+    /// Bytes of those that are under way.
+    window: usize,
     /// Those that have not been proposed under the present leader.
     fresh: VecDeque<u64>,
     /// When each is looked at next. The interval is the same for all, so the first is due first.
@@ -59,6 +67,7 @@ impl Writes {
             next: 1,
             pending: BTreeMap::new(),
             bytes: 0,
+            window: 0,
             fresh: VecDeque::new(),
             looks: VecDeque::new(),
         }
@@ -89,7 +98,8 @@ impl Writes {
         }
         self.next += 1;
         self.bytes += command.len();
-        self.pending.insert(seq, Write { command, reply, proposed: false, looks: 0 });
+        let write = Write { command, reply, proposed: false, under_way: false, looks: 0 };
+        self.pending.insert(seq, write);
         self.fresh.push_back(seq);
         self.looks.push_back((now + RETRY, seq));
     }
@@ -97,11 +107,14 @@ impl Writes {
     /// There is another leader: what the former one was told may be lost.
     pub(super) fn leader_changed(&mut self) {
         self.fresh = self.pending.keys().copied().collect();
+        self.pending.values_mut().for_each(|write| write.under_way = false);
+        self.window = 0;
     }
 
-    /// The next command to propose, if there is one. To be called only while a leader is known.
+    /// The next command to propose, if there is one that may be proposed now. To be called only
+    /// while a leader is known.
     pub(super) fn propose(&mut self) -> Option<Vec<u8>> {
-        loop {
+        while self.window < WINDOW {
             let seq = self.fresh.pop_front()?;
             let Some(write) = self.pending.get_mut(&seq) else { continue };
             if !write.proposed && write.reply.is_closed() {
@@ -109,8 +122,12 @@ impl Writes {
                 continue;
             }
             write.proposed = true;
+            if !std::mem::replace(&mut write.under_way, true) {
+                self.window += write.command.len();
+            }
             return Some(write.command.clone());
         }
+        None
     }
 
     /// Whether the request is one that somebody here waits for.
@@ -147,7 +164,7 @@ impl Writes {
                     let _ = write.reply.send(Err(why));
                 }
             } else {
-                if write.proposed {
+                if write.under_way {
                     self.fresh.push_back(seq);
                 }
                 self.looks.push_back((now + RETRY, seq));
@@ -167,6 +184,9 @@ impl Writes {
     fn remove(&mut self, seq: u64) -> Option<Write> {
         let write = self.pending.remove(&seq)?;
         self.bytes -= write.command.len();
+        if write.under_way {
+            self.window -= write.command.len();
+        }
         Some(write)
     }
 }
@@ -239,6 +259,29 @@ mod tests {
         drop(answer);
         writes.look(at(1));
         assert_eq!((writes.len(), writes.next_deadline()), (0, None));
+    }
+
+    #[test]
+    fn what_is_under_way_is_bounded_and_makes_room() {
+        let mut writes = Writes::new(7, WINDOW);
+        let mut answers = Vec::new();
+        for _ in 0..6 {
+            let (reply, answer) = oneshot::channel();
+            writes.take(at(0), Op::put("k", vec![0; WINDOW / 4]), reply);
+            answers.push(answer);
+        }
+        assert_eq!(proposed(&mut writes).len(), 4);
+        let view = crate::store::Store::default().view();
+        let outcome = view.read(crate::store::Txn::default());
+        writes.applied(RequestId { session: 7, seq: 2 }, outcome, view, 1);
+        assert_eq!(proposed(&mut writes)[0].id.seq, 5);
+        assert!(proposed(&mut writes).is_empty());
+        // A new leader has been told of nothing.
+        writes.leader_changed();
+        assert_eq!(proposed(&mut writes).len(), 4);
+        drop(answers);
+        writes.look(at(1));
+        assert_eq!((writes.len(), writes.window, writes.bytes), (0, 0, 0));
     }
 
     #[test]

@@ -24,6 +24,10 @@ const MAGIC: &[u8; 8] = b"sraftkv1";
 /// Bytes of the checksum at the end.
 const CHECKSUM: usize = 4;
 
+/// No log gets as far as this: a million entries a second for 100,000 years. So there is always a
+/// next index and a next revision.
+const MAX_APPLIED: Index = 1 << 62;
+
 /// Why bytes are not a store. Nothing of them is used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Damaged {
@@ -145,6 +149,9 @@ impl Reader<'_> {
 
     fn store(mut self) -> Result<Store, Damaged> {
         let header: Header = self.take("the header cannot be read")?;
+        if header.applied > MAX_APPLIED {
+            return Err(self.wrong("the last entry is impossible"));
+        }
         // Every entry raises the revision by one at most.
         let possible = u64::try_from(header.revision)
             .is_ok_and(|revision| 1 <= revision && revision - 1 <= header.applied);

@@ -152,9 +152,9 @@ impl View {
 
     fn count(&self, keys: &KeyRange) -> u64 {
         match keys {
-            KeyRange::From(from) if from.is_empty() || from[..] == [0] => {
-                // No key is empty, and none is less than a zero byte.
-                self.records.len() as u64
+            // The usual way to ask for everything; between no bytes and a zero byte is nothing.
+            KeyRange::From(from) if from[..] == [0] => {
+                self.records.len() as u64 - u64::from(self.records.contains_key(&b""[..]))
             }
             keys => self.range(keys).count() as u64,
         }

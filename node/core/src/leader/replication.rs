@@ -122,6 +122,11 @@ impl Node {
                     follower.inflight.clear();
                 }
                 follower.next_index = follower.next_index.max(follower.match_index + 1);
+                if follower.next_index < self.log.first_index() && follower.sending.is_none() {
+                    // The log has been cut again while the snapshot was on its way.
+                    self.begin_install(from);
+                    return self.advance_commit();
+                }
                 let caught_up = follower.match_index >= commit && !follower.probing;
                 if caught_up && !follower.synced && self.connected[&from] {
                     follower.synced = true;
