@@ -2,7 +2,7 @@
 //!
 //! # Which endpoint
 //! The leader's, if it is known, connected and not silent; else, in turn, those that are connected
-//! and not silent; else, in turn, those that are connected. Without any connection an operation
+//! and not silent; else the connected one that was heard last. Without any connection an operation
 //! fails at once, so that a client that keeps to its schedule sees an outage with the resolution of
 //! its rate.
 //!
@@ -18,6 +18,7 @@
 //! case every [`LOOK_EVERY`]. Any member's word is taken, if its term is not an older one.
 
 use std::{
+    cmp::Reverse,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
@@ -256,7 +257,13 @@ impl Shared {
         let count = self.members.len();
         let first = self.turn.fetch_add(1, Ordering::Relaxed);
         let in_turn = || (0..count).map(|step| (first.wrapping_add(step)) % count).filter(usable);
-        in_turn().filter(|at| !silent(*at)).find_map(client).or_else(|| in_turn().find_map(client))
+        in_turn().filter(|at| !silent(*at)).find_map(client).or_else(|| {
+            // The one that was heard last: a member that waits for a leader answers now and then, a
+            // paused one does not.
+            let mut silent: Vec<usize> = in_turn().collect();
+            silent.sort_by_key(|at| Reverse(self.members[*at].unheard_since()));
+            silent.into_iter().find_map(client)
+        })
     }
 
     fn leader(&self) -> Option<usize> {

@@ -119,6 +119,11 @@ impl Member {
         self.state().unheard_since.is_some_and(|since| now.saturating_sub(since) > after)
     }
 
+    /// Since when nothing was heard, if it was given something to answer.
+    pub(crate) fn unheard_since(&self) -> Option<u64> {
+        self.state().unheard_since
+    }
+
     /// It is given a request.
     pub(crate) fn told(&self, now: u64) {
         self.state().unheard_since.get_or_insert(now);

@@ -41,7 +41,7 @@ use self::{
     workload::{Draw, Workload},
 };
 use crate::{
-    client::{Client, Done, Settings},
+    client::{Client, Done, Settings, Trouble},
     clock::{self, Alarm},
     operation::Operation,
     outcome::Outcome,
@@ -195,6 +195,12 @@ pub async fn probe(
     Ok(())
 }
 
+/// Who follows the file reads lines.
+fn one_line(trouble: &Trouble) -> String {
+    let text = format!("{}: {}", trouble.kind, trouble.text);
+    text.replace(|c: char| c.is_control(), " ")
+}
+
 fn row(config: &Config, workload: &mut Workload, over: Over) -> Row {
     let Over { draw, intended_ns, done } = over;
     let read = done.answer.as_ref().and_then(|answer| workload.learn(&draw, answer));
@@ -216,6 +222,6 @@ fn row(config: &Config, workload: &mut Workload, over: Over) -> Row {
         found: done.answer.as_ref().and_then(|answer| answer.found),
         revision: done.answer.as_ref().map(|answer| answer.revision),
         endpoint: done.endpoint.map(|at| config.endpoints[at].to_string()),
-        error: done.trouble.map(|trouble| format!("{}: {}", trouble.kind, trouble.text)),
+        error: done.trouble.map(|trouble| one_line(&trouble)),
     }
 }
