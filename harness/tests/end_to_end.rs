@@ -29,6 +29,10 @@ question = "Does it work from end to end?"
 size = 3
 [timing]
 preset = "reference"
+[workload]
+rate = 50
+before = "20ms"
+after = "100ms"
 [fault]
 kind = "kill"
 target = "leader"

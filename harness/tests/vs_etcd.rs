@@ -1,6 +1,8 @@
 //! Whole runs with etcd beside our own nodes, and the probe at work. Skipped where there is no etcd,
 //! except in CI.
 
+#![allow(clippy::print_stderr, reason = "who reads a test run is to see what was skipped")]
+
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -113,7 +115,8 @@ fn etcd_is_killed_and_felt_like_our_own_nodes() {
         return;
     }
     let folder = folder();
-    let output = run(folder.path(), &["run", "small.toml"]);
+    let out = folder.path().to_str().unwrap();
+    let output = run(folder.path(), &["run", "small.toml", "--out", out]);
     let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success(), "{stderr}");
     let results = results(folder.path());

@@ -48,11 +48,10 @@ pub(super) fn timing(
 ) -> Result<TimingKnobs, (&'static str, String)> {
     let mut own = variant.timing.clone();
     let mut key = "timing";
-    if let Some(chosen) = &experiment.timings {
-        if let Some(timings) = variant.timings.get(chosen) {
-            own = own.overridden_by(timings);
-            key = "timings";
-        }
+    let chosen = experiment.timings.as_ref().and_then(|chosen| variant.timings.get(chosen));
+    if let Some(timings) = chosen {
+        own = own.overridden_by(timings);
+        key = "timings";
     }
     let known = system.knobs();
     let given = serde_json::to_value(&own).expect("plain data can be written as JSON");

@@ -81,7 +81,8 @@ impl System for Etcd {
     fn fit(&self, timing: &mut Timing, _protocol: Protocol, _size: u32) -> Result<u32, Unfit> {
         let (heartbeat, timeout) = (timing.heartbeat, timing.election_timeout);
         let unfit = |knob, message| Err(Unfit { knob, message });
-        let whole = |time: Duration| !time.is_zero() && time.subsec_nanos() % 1_000_000 == 0;
+        let whole =
+            |time: Duration| !time.is_zero() && time.subsec_nanos().is_multiple_of(1_000_000);
         if !whole(heartbeat) {
             let message = format!(
                 "heartbeat is {}, and etcd knows whole milliseconds only; write 100ms, say",

@@ -173,8 +173,8 @@ fn a_restarted_node_has_to_connect_and_catch_up_again() {
 
 #[test]
 fn nobody_waits_for_what_a_log_does_not_tell() {
-    let mut told = Told::default();
-    told.view = View::of(LogFacts { bound_us: 500.0, ready: false });
+    let view = View::of(LogFacts { bound_us: 500.0, ready: false });
+    let mut told = Told { view, ..Told::default() };
     told.starts(1).starts(2).starts(3).connects(1, 3).connects(2, 3);
     let elected =
         |term| Event::Elected { term, campaign: CampaignKind::Election, rank: None, votes: 2 };
