@@ -96,7 +96,12 @@ fn signal(action: FaultAction) -> Option<Signal> {
         FaultAction::Stop => Some(Signal::TERM),
         FaultAction::Pause => Some(Signal::STOP),
         FaultAction::Resume => Some(Signal::CONT),
-        FaultAction::Isolate => None,
+        FaultAction::Isolate
+        | FaultAction::Partition
+        | FaultAction::Link
+        | FaultAction::Loss
+        | FaultAction::Delay
+        | FaultAction::Heal => None,
     }
 }
 
