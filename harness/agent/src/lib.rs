@@ -12,6 +12,7 @@
 
 pub mod clock;
 pub mod protocol;
+pub mod rules;
 
 mod directory;
 mod facts;
