@@ -50,6 +50,7 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     let seed = plan.plan.seed ^ done.len() as u64;
     let hosts = vec![Host::local(work.to_string_lossy().into_owned())];
     let (mut cluster, facts) = Cluster::open(hosts, args.keep, seed)?;
+    cluster.check_faults(plan.needs())?;
     let mut manifest = match dir.read_manifest() {
         Ok(manifest) if args.resume.is_some() => manifest,
         _ => {
@@ -151,6 +152,9 @@ fn begin(args: &RunArgs) -> anyhow::Result<Begun> {
     let file = File::read(path)?;
     let overrides = Overrides { trials: args.trials, seed: args.seed };
     let plan = RunPlan::new(&file, overrides)?;
+    if plan.backend == Backend::Local {
+        sraft_agent::rules::check(plan.needs()).map_err(anyhow::Error::msg)?;
+    }
     let dir = create(&args.out, &plan.plan.experiment, args.name.as_deref())?;
     let lock = dir.lock()?;
     dir.write_experiment(&file.text)?;
