@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use sraft_node::cli::NodeArgs;
 
-use crate::{ec2::Ec2Command, plan};
+use crate::{ec2::Ec2Command, plan, testbed::TestbedCommand};
 
 /// Kills Raft leaders, again and again, and measures how long the cluster is without one.
 #[derive(Debug, Parser)]
@@ -29,6 +29,9 @@ pub(crate) enum Command {
     /// Make, list and remove EC2 instances to experiment on
     #[command(subcommand)]
     Ec2(Ec2Command),
+    /// Make hosts on this machine to rehearse on, with an SSH server each (root)
+    #[command(subcommand)]
+    Testbed(TestbedCommand),
     /// Run one consensus node
     Node(Box<NodeArgs>),
     /// Own the nodes of one host; the harness starts it and talks to it

@@ -81,10 +81,9 @@ impl Kind {
     pub(crate) fn parse(text: &str, backend: Backend) -> Result<Kind, String> {
         let (name, offered) = match backend {
             Backend::Local => ("local", Kind::ALL.to_vec()),
-            Backend::Sim => (
-                "sim",
-                vec![Kind::Kill, Kind::Pause, Kind::Isolate, Kind::Partition, Kind::Link],
-            ),
+            Backend::Sim => {
+                ("sim", vec![Kind::Kill, Kind::Pause, Kind::Isolate, Kind::Partition, Kind::Link])
+            }
         };
         let listed = list(&offered);
         if let Some(kind) = offered.into_iter().find(|kind| kind.to_string() == text) {

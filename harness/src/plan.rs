@@ -80,8 +80,7 @@ impl Fault {
 
     /// What it needs of hosts.
     pub(crate) fn needs(&self) -> Needs {
-        let delay =
-            self.links.as_ref().is_some_and(|l| matches!(l.effect, Effect::Delay { .. }));
+        let delay = self.links.as_ref().is_some_and(|l| matches!(l.effect, Effect::Delay { .. }));
         Needs { rules: self.links.is_some(), delay }
     }
 }

@@ -21,6 +21,8 @@ mod process;
 pub mod supervisor;
 mod tail;
 
+pub use process::start_time;
+
 use std::{
     io::{self, Write},
     os::fd::{AsFd, BorrowedFd},

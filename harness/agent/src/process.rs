@@ -89,6 +89,14 @@ impl Process {
     }
 }
 
+/// When a process started, in ticks since the machine did: process ids are used again, pairs of
+/// both are not (proc(5), /proc/pid/stat, field 22). Empty if there is no such process.
+pub fn start_time(pid: u32) -> Option<u64> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The second field is the program's name in parentheses, and may hold anything.
+    stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
+}
+
 /// The signal that does it, if one can.
 fn signal(action: FaultAction) -> Option<Signal> {
     match action {

@@ -19,7 +19,6 @@ mod table;
 
 use std::{
     collections::BTreeSet,
-    fs,
     io::{self, Read, Write},
     path::{Path, PathBuf},
     process::{Child, ChildStdin, Command, Output, Stdio},
@@ -32,7 +31,10 @@ use rustix::{
     process::{Pid, PidfdFlags, geteuid, pidfd_open},
 };
 
-use crate::protocol::{Effect, Flow, Needs};
+use crate::{
+    process::start_time,
+    protocol::{Effect, Flow, Needs},
+};
 
 /// What the names of our tables begin with.
 const PREFIX: &str = "sraft_agent_";
@@ -74,7 +76,9 @@ impl Armed {
                     Ok(device) => installed.delayed.push(device),
                     Err(why) => {
                         let undone = installed.remove();
-                        return Err(undone.err().map_or(why.clone(), |and| format!("{why}; {and}")));
+                        return Err(undone
+                            .err()
+                            .map_or(why.clone(), |and| format!("{why}; {and}")));
                     }
                 }
             }
@@ -206,14 +210,6 @@ fn is_orphan(table: &str) -> bool {
     }
 }
 
-/// When a process started, in ticks since the machine did: process ids are used again, pairs of
-/// both are not (proc(5), /proc/pid/stat, field 22).
-fn start_time(pid: u32) -> Option<u64> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The second field is the program's name in parentheses, and may hold anything.
-    stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
-}
-
 /// Our tables.
 fn tables() -> Result<BTreeSet<String>, String> {
     let nft = run(privileged("nft")?.args(["list", "tables"]), None)?;
@@ -315,7 +311,11 @@ fn within(child: &mut Child, time: Duration) -> Result<bool, String> {
 
 /// Errors of `nft` run over several lines, with the rule and carets below it.
 fn one_line(text: &str) -> String {
-    text.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or("no reason given").to_owned()
+    text.lines()
+        .map(str::trim)
+        .find(|line| !line.is_empty())
+        .unwrap_or("no reason given")
+        .to_owned()
 }
 
 #[cfg(test)]

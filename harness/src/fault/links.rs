@@ -176,7 +176,9 @@ fn parted(size: u32, lost: &[(NodeId, NodeId)]) -> Vec<NodeId> {
     let all = 1..=u64::from(size);
     let talks = |a: NodeId, b: NodeId| !lost.contains(&(a, b)) && !lost.contains(&(b, a));
     all.clone()
-        .filter(|node| all.clone().filter(|other| talks(*node, *other)).count() <= size as usize / 2)
+        .filter(|node| {
+            all.clone().filter(|other| talks(*node, *other)).count() <= size as usize / 2
+        })
         .collect()
 }
 
@@ -210,9 +212,8 @@ impl fmt::Display for Links {
             Direction::Out => " > ",
             Direction::In => " < ",
         };
-        let group = |roles: &Vec<Role>| {
-            roles.iter().map(ToString::to_string).collect::<Vec<_>>().join("+")
-        };
+        let group =
+            |roles: &Vec<Role>| roles.iter().map(ToString::to_string).collect::<Vec<_>>().join("+");
         f.write_str(&self.groups.iter().map(group).collect::<Vec<_>>().join(between))
     }
 }
@@ -265,8 +266,7 @@ mod tests {
     #[test]
     fn a_leader_that_loses_one_link_is_not_called_struck() {
         let groups: [&[Role]; 2] = [&[Role::Leader], &[Role::Primary]];
-        let strike =
-            struck(Kind::Link, Target::Groups, links(&groups, Direction::Both), &[5, 1]);
+        let strike = struck(Kind::Link, Target::Groups, links(&groups, Direction::Both), &[5, 1]);
         assert_eq!(strike.actions, [(5, FaultAction::Link)]);
         assert_eq!(strike.paths, [(3, 5), (5, 3)]);
         let one_way = struck(Kind::Link, Target::Groups, links(&groups, Direction::In), &[5, 1]);

@@ -190,8 +190,7 @@ pub(super) fn lower(
     for (_, launch) in &mut launches {
         launch.cell_sub_leaders = most;
     }
-    faults::fits(&fault, size, most)
-        .map_err(|message| blame(too_small(cell, &fault), message))?;
+    faults::fits(&fault, size, most).map_err(|message| blame(too_small(cell, &fault), message))?;
     for launch in launches.iter().map(|(_, launch)| launch) {
         let Some(sim) = &launch.sim else { continue };
         sim.setup(launch).map_err(|wrong| {

@@ -79,8 +79,7 @@ fn read(cell: &Cell, backend: Backend) -> Result<Fault, Wrong> {
         }
         Some(count) if (2..=LONGEST_STORM).contains(&count) => count as u32,
         Some(count) => {
-            let why =
-                format!("fault.count is {count}; write a number from 2 to {LONGEST_STORM}");
+            let why = format!("fault.count is {count}; write a number from 2 to {LONGEST_STORM}");
             return Err(Wrong("count", why));
         }
         None if kind == Kind::RestartStorm => 3,
@@ -132,7 +131,8 @@ fn links(cell: &Cell, kind: Kind) -> Result<Option<Links>, Wrong> {
         }
         Kind::Delay => {
             let Some(delay) = given.delay else {
-                let why = "nothing says how long packets are held back; write delay = \"20ms\", say";
+                let why =
+                    "nothing says how long packets are held back; write delay = \"20ms\", say";
                 return Err(Wrong("kind", why.to_owned()));
             };
             let jitter = given.jitter.unwrap_or(Span(Duration::ZERO));

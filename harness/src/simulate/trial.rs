@@ -262,9 +262,8 @@ fn observe(
         let lasts = if ends { trial.timeout } else { launch.fault.duration };
         let noticed = |view: &View| victims.iter().all(|victim| !view.is_synced(*victim));
         let cut = launch.fault.links.is_some();
-        world.run_while(struck + lasts, |world| {
-            cut || !(told.read(world) && noticed(&told.view))
-        })?;
+        world
+            .run_while(struck + lasts, |world| cut || !(told.read(world) && noticed(&told.view)))?;
         return Ok((Verdict::Ok, None, None));
     }
     let mut messages = None;

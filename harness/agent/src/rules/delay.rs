@@ -63,9 +63,10 @@ pub(super) fn devices(flows: &[Flow]) -> Result<Vec<String>, String> {
         let mut command = privileged("ip")?;
         let output = run(command.args(["-json", "route", "get", &receiver.to_string()]), None)?;
         let routes: Vec<Route> = serde_json::from_slice(&output.stdout).unwrap_or_default();
-        let route = routes.into_iter().next().ok_or_else(|| {
-            format!("no route leads to {receiver}: {}", refusal("ip", &output))
-        })?;
+        let route = routes
+            .into_iter()
+            .next()
+            .ok_or_else(|| format!("no route leads to {receiver}: {}", refusal("ip", &output)))?;
         devices.insert(route.dev);
     }
     Ok(devices.into_iter().collect())

@@ -105,10 +105,8 @@ pub(super) fn text(
             let family = if place.v6 { "ip6" } else { "ip" };
             let port = if place.answers { "sport" } else { "dport" };
             let set = place.set();
-            let _ = writeln!(
-                text,
-                "    {family} saddr . {family} daddr . tcp {port} @{set} {verdict}"
-            );
+            let _ =
+                writeln!(text, "    {family} saddr . {family} daddr . tcp {port} @{set} {verdict}");
         }
         text.push_str("  }\n");
     }
