@@ -248,3 +248,162 @@ pub(super) fn fits(fault: &Fault, size: u32, sub_leaders: u32) -> Result<(), Str
          (timing.sub_leader_ratio) or another target"
     ))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{fmt::Write, path::Path};
+
+    use super::*;
+    use crate::plan::{Overrides, RunPlan};
+
+    fn plan(backend: &str, fault: &str) -> Result<RunPlan, Refused> {
+        let text = format!(
+            "name = \"x\"\n[cluster]\nsize = 5\nbackend = \"{backend}\"\n[trials]\ncount = 2\n\
+             timeout = \"8s\"\n[[variant]]\nname = \"raft\"\nprotocol = \"raft\"\n[[variant]]\n\
+             name = \"s-raft\"\nprotocol = \"s-raft\"\n[fault]\n{fault}\n"
+        );
+        RunPlan::new(&File::parse(Path::new("x.toml"), text)?, Overrides::default())
+    }
+
+    #[test]
+    fn a_fault_of_links_is_planned() {
+        let faults = [
+            "kind = \"isolate\"\ntarget = \"leader\"",
+            "kind = \"isolate\"\ntarget = \"leader\"\ndirection = \"in\"\nduration = \"4s\"",
+            "kind = \"partition\"\ngroups = [[\"leader\", \"primary\"], [\"others\"]]",
+            "kind = \"link\"\ngroups = [[\"leader\"], [\"primary\"]]\ndirection = \"out\"",
+            "kind = \"loss\"\ntarget = \"leader\"\npercent = 12.5",
+            "kind = \"delay\"\ngroups = [[\"leader\"], [\"others\"]]\ndelay = \"20ms\"\njitter = \"2ms\"",
+            "kind = \"restart-storm\"\ntarget = \"leader\"\ncount = 5",
+        ];
+        let mut said = String::new();
+        for fault in faults {
+            let run = plan("local", fault).unwrap();
+            let Fault { kind, count, links, .. } = &run.launch("", "raft").fault;
+            let effect = links.as_ref().map(|links| links.effect);
+            let aim = run.launch("", "raft").fault.aim();
+            writeln!(said, "{kind} [{aim}] x{count} {effect:?} {:?}", run.needs()).unwrap();
+        }
+        insta::assert_snapshot!(said, @r"
+        isolate [leader] x1 Some(Drop) Needs { rules: true, delay: false }
+        isolate [leader <] x1 Some(Drop) Needs { rules: true, delay: false }
+        partition [leader+primary | others] x1 Some(Drop) Needs { rules: true, delay: false }
+        link [leader > primary] x1 Some(Drop) Needs { rules: true, delay: false }
+        loss [leader] x1 Some(Loss { per_mille: 125 }) Needs { rules: true, delay: false }
+        delay [leader | others] x1 Some(Delay { delay_us: 20000, jitter_us: 2000 }) Needs { rules: true, delay: true }
+        restart-storm [leader] x5 None Needs { rules: false, delay: false }
+        ");
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused_with_its_line_and_the_remedy() {
+        let isolate = "kind = \"isolate\"\ntarget = \"leader\"\n";
+        let kill = "kind = \"kill\"\ntarget = \"leader\"\n";
+        let cases = [
+            ("local", "kind = \"slow-disk\"\ntarget = \"leader\"".to_owned()),
+            ("local", "kind = \"reboot\"\ntarget = \"leader\"".to_owned()),
+            ("sim", "kind = \"delay\"\ntarget = \"leader\"\ndelay = \"1ms\"".to_owned()),
+            ("local", "kind = \"kill\"".to_owned()),
+            ("local", "kind = \"link\"".to_owned()),
+            ("local", "kind = \"link\"\ntarget = \"leader\"".to_owned()),
+            ("local", format!("{isolate}groups = [[\"leader\"], [\"others\"]]")),
+            ("local", format!("{kill}groups = [[\"leader\"], [\"others\"]]")),
+            ("local", format!("{kill}direction = \"in\"")),
+            ("local", format!("{kill}count = 3")),
+            ("local", format!("{isolate}direction = \"up\"")),
+            ("local", format!("{isolate}percent = 3.0")),
+            ("local", format!("{isolate}delay = \"3ms\"")),
+            ("local", format!("{isolate}jitter = \"3ms\"")),
+            ("local", format!("{isolate}duration = \"8s\"")),
+            ("local", "kind = \"loss\"\ntarget = \"leader\"".to_owned()),
+            ("local", "kind = \"loss\"\ntarget = \"leader\"\npercent = 100.0".to_owned()),
+            ("local", "kind = \"delay\"\ntarget = \"leader\"".to_owned()),
+            ("local", "kind = \"delay\"\ntarget = \"leader\"\ndelay = \"20s\"".to_owned()),
+            (
+                "local",
+                "kind = \"delay\"\ntarget = \"leader\"\ndelay = \"2ms\"\njitter = \"3ms\""
+                    .to_owned(),
+            ),
+            ("local", "kind = \"restart-storm\"\ntarget = \"leader\"\ncount = 1".to_owned()),
+            ("local", "kind = \"partition\"\ngroups = [[\"leader\"]]".to_owned()),
+            ("local", "kind = \"partition\"\ngroups = [[\"leader\"], [\"primary\"]]".to_owned()),
+            ("local", "kind = \"partition\"\ngroups = [[\"king\"], [\"others\"]]".to_owned()),
+            ("local", "kind = \"link\"\ngroups = [[\"leader\"], [\"leader\"]]".to_owned()),
+            ("local", "kind = \"link\"\ngroups = [[\"leader\"], []]".to_owned()),
+            (
+                "local",
+                "kind = \"partition\"\ngroups = [[\"leader\"], [\"primary\"], [\"others\"]]\n\
+                 direction = \"in\""
+                    .to_owned(),
+            ),
+            (
+                "local",
+                "kind = \"partition\"\ngroups = [[\"leader\"], [\"sub-leaders\"], [\"others\"]]"
+                    .to_owned(),
+            ),
+        ];
+        let mut said = String::new();
+        for (backend, fault) in cases {
+            let refused = plan(backend, &fault).expect_err(&fault);
+            writeln!(said, "{}\n  {refused}", fault.replace('\n', " / ")).unwrap();
+        }
+        insta::assert_snapshot!(said, @r#"
+        kind = "slow-disk" / target = "leader"
+          x.toml, line 15: slow-disk is not offered: slowing a disk down would need a block device of the node's own; there are kill, stop, pause, isolate, partition, link, loss, delay and restart-storm
+        kind = "reboot" / target = "leader"
+          x.toml, line 15: reboot is not offered: an agent does not outlive its host, and a run does not start agents again; reboot a host by hand between runs; there are kill, stop, pause, isolate, partition, link, loss, delay and restart-storm
+        kind = "delay" / target = "leader" / delay = "1ms"
+          x.toml, line 15: the sim backend cannot do delay; it can do kill, pause, isolate, partition and link
+        kind = "kill"
+          x.toml, line 15: nothing says whom it strikes; write target = "leader", say
+        kind = "link"
+          x.toml, line 15: link is between groups; write groups = [["leader"], ...]
+        kind = "link" / target = "leader"
+          x.toml, line 16: link is between groups; write groups = [["leader"], ["primary"]], say, in the place of target
+        kind = "isolate" / target = "leader" / groups = [["leader"], ["others"]]
+          x.toml, line 17: fault.target and fault.groups both say whom it strikes; remove one of them
+        kind = "kill" / target = "leader" / groups = [["leader"], ["others"]]
+          x.toml, line 17: fault.target and fault.groups both say whom it strikes; remove one of them
+        kind = "kill" / target = "leader" / direction = "in"
+          x.toml, line 17: fault.direction says which messages are lost, which kill does not ask; remove it
+        kind = "kill" / target = "leader" / count = 3
+          x.toml, line 17: fault.count says how often a node is killed, which kill does not ask; remove it
+        kind = "isolate" / target = "leader" / direction = "up"
+          x.toml, line 17: there is no direction `up`; there are both, out and in
+        kind = "isolate" / target = "leader" / percent = 3.0
+          x.toml, line 17: fault.percent says how many packets are lost, which isolate does not ask; remove it
+        kind = "isolate" / target = "leader" / delay = "3ms"
+          x.toml, line 17: fault.delay says how long packets are held back, which isolate does not ask; remove it
+        kind = "isolate" / target = "leader" / jitter = "3ms"
+          x.toml, line 17: fault.jitter says by how much a delay varies, which isolate does not ask; remove it
+        kind = "isolate" / target = "leader" / duration = "8s"
+          x.toml, line 17: fault.duration is 8s, which is not below trials.timeout of 8s
+        kind = "loss" / target = "leader"
+          x.toml, line 15: nothing says how many packets are lost; write percent = 10, say
+        kind = "loss" / target = "leader" / percent = 100.0
+          x.toml, line 17: fault.percent is 100; write a number from 0.1 to 99.9, or kind = "isolate" if all are to be lost
+        kind = "delay" / target = "leader"
+          x.toml, line 15: nothing says how long packets are held back; write delay = "20ms", say
+        kind = "delay" / target = "leader" / delay = "20s"
+          x.toml, line 17: fault.delay is 20s; write a duration up to 10s
+        kind = "delay" / target = "leader" / delay = "2ms" / jitter = "3ms"
+          x.toml, line 18: fault.jitter is 3ms, more than the delay of 2ms that it varies
+        kind = "restart-storm" / target = "leader" / count = 1
+          x.toml, line 17: fault.count is 1; write a number from 2 to 100
+        kind = "partition" / groups = [["leader"]]
+          x.toml, line 16: there have to be two groups at least
+        kind = "partition" / groups = [["leader"], ["primary"]]
+          x.toml, line 16: a partition leaves nobody out; put "others" into one of the groups, or write kind = "link"
+        kind = "partition" / groups = [["king"], ["others"]]
+          x.toml, line 16: there is no role `king`; there are leader, primary, secondary, sub-leaders and others
+        kind = "link" / groups = [["leader"], ["leader"]]
+          x.toml, line 16: `leader` is named twice; name it in one group
+        kind = "link" / groups = [["leader"], []]
+          x.toml, line 16: a group is empty; name a role in it, or remove it
+        kind = "partition" / groups = [["leader"], ["primary"], ["others"]] / direction = "in"
+          x.toml, line 16: direction = "in" is seen from the first of two groups, and there are 3
+        kind = "partition" / groups = [["leader"], ["sub-leaders"], ["others"]]
+          x.toml, line 16: partition strikes 5 of 5 nodes and leaves 0, but a leader needs a majority of 3: nobody could be elected; take a larger cluster, fewer sub-leaders (timing.sub_leader_ratio) or another target
+        "#);
+    }
+}
