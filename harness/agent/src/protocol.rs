@@ -144,7 +144,7 @@ pub enum Effect {
     Drop,
     /// So many in a thousand are lost, by lot.
     Loss {
-        /// From 1 to 1000.
+        /// From 1 to 999.
         per_mille: u32,
     },
     /// They are held back. Only where they leave ([`Hook::Out`]).

@@ -53,11 +53,11 @@ pub(super) fn text(
     }
     let verdict = match effect {
         Effect::Drop => "drop".to_owned(),
-        Effect::Loss { per_mille } if (1..=1000).contains(&per_mille) => {
+        Effect::Loss { per_mille } if (1..1000).contains(&per_mille) => {
             format!("numgen random mod 1000 < {per_mille} drop")
         }
         Effect::Loss { per_mille } => {
-            return Err(format!("{per_mille} in a thousand cannot be lost; from 1 to 1000 can"));
+            return Err(format!("{per_mille} in a thousand cannot be lost by lot; from 1 to 999 can"));
         }
         Effect::Delay { .. } => format!("meta mark set {MARK:#x}"),
     };
@@ -173,7 +173,7 @@ mod tests {
         let mixed = flow(here, "[::1]:5001", Hook::In, true);
         assert!(written(&[mixed], Effect::Drop).contains("families"));
         let good = flow(here, "127.0.0.2:5001", Hook::In, true);
-        assert!(written(&[good], Effect::Loss { per_mille: 0 }).contains("cannot be lost"));
+        assert!(written(&[good], Effect::Loss { per_mille: 0 }).contains("cannot be lost by lot"));
         assert!(written(&[good], Effect::Loss { per_mille: 250 }).contains("mod 1000 < 250 drop"));
         let delay = Effect::Delay { delay_us: 1, jitter_us: 0 };
         assert!(written(&[good], delay).contains("where they leave"));
