@@ -8,7 +8,8 @@
 //! cluster      the processes of the moment, and what is known of them
 //! view         records -> who leads, who follows, who is up
 //! fault        what is done to whom
-//! host         how an agent is reached
+//! inventory    the hosts of a cluster, as their owner wrote them down
+//! host         how an agent is reached, here or over SSH
 //! system       what agents start
 //! simulate     the same plan, with a simulator in the place of agent and cluster
 //! progress     what the user sees meanwhile
@@ -22,6 +23,7 @@ mod cluster;
 mod experiment;
 mod fault;
 mod host;
+mod inventory;
 mod manifest;
 mod plan;
 mod progress;

@@ -4,11 +4,12 @@
 //! wants it to end. So the trial reads top to bottom and never waits for two things at once.
 
 mod local;
+pub(crate) mod ssh;
 
 use std::{
     fmt,
     io::{self, BufRead, BufReader, Read, Write},
-    sync::mpsc::Sender,
+    sync::{Arc, mpsc::Sender},
 };
 
 use sraft_agent::protocol::{Call, MAX_LINE, Request, Said};
@@ -34,6 +35,8 @@ pub(crate) struct Host {
 pub(crate) enum Reach {
     /// It is this machine.
     Local,
+    /// Over SSH.
+    Ssh(Arc<ssh::Target>),
 }
 
 impl Host {
@@ -44,8 +47,9 @@ impl Host {
 
     /// Starts an agent there. What it says arrives as that of agent number `agent`.
     pub(crate) fn start_agent(&self, agent: usize, inbox: Sender<Input>) -> io::Result<Agent> {
-        match self.reach {
+        match &self.reach {
             Reach::Local => local::start(agent, inbox),
+            Reach::Ssh(target) => target.start_agent(agent, inbox).map_err(io::Error::other),
         }
     }
 }
@@ -122,14 +126,19 @@ impl Drop for Agent {
     }
 }
 
-/// Passes on what an agent says until it says no more.
-fn read(agent: usize, from: impl Read, inbox: &Sender<Input>) {
+/// Passes on what an agent says until it says no more. `end` may know why that is.
+fn read(
+    agent: usize,
+    from: impl Read,
+    inbox: &Sender<Input>,
+    end: impl FnOnce() -> Option<String>,
+) {
     let mut from = BufReader::new(from);
     let why = loop {
         let mut line = Vec::new();
         let mut bounded = from.by_ref().take(MAX_LINE as u64 + 1);
         match bounded.read_until(b'\n', &mut line) {
-            Ok(0) => break "it has ended".to_owned(),
+            Ok(0) => break end().unwrap_or_else(|| "it has ended".to_owned()),
             Ok(_) if !line.ends_with(b"\n") && line.len() > MAX_LINE => {
                 break format!("it said more than {MAX_LINE} bytes in one line");
             }
