@@ -242,9 +242,8 @@ impl Reader<'_> {
         let text = |own: &Option<Spanned<String>>, all: &Option<Spanned<String>>| {
             own.as_ref().or(all.as_ref()).cloned()
         };
-        let path = |given: Option<Spanned<String>>| {
-            given.map(|given| self.expand(&given)).transpose()
-        };
+        let path =
+            |given: Option<Spanned<String>>| given.map(|given| self.expand(&given)).transpose();
         let user = text(&given.user, &defaults.user);
         if let Some(user) = &user
             && (user.get_ref().is_empty() || user.get_ref().contains(char::is_whitespace))
@@ -296,8 +295,7 @@ impl Reader<'_> {
 
     fn port(&self, key: &str, given: &Spanned<i64>) -> Result<u16, InventoryError> {
         u16::try_from(*given.get_ref()).ok().filter(|port| *port > 0).ok_or_else(|| {
-            let message =
-                format!("{key} is {}; write a number from 1 to 65535", given.get_ref());
+            let message = format!("{key} is {}; write a number from 1 to 65535", given.get_ref());
             self.refuse(Some(given.span().start), message)
         })
     }

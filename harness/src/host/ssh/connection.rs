@@ -18,7 +18,7 @@ use ssh2::{BlockDirections, Channel, ErrorCode, MethodType, Session};
 
 use super::{
     error::{SshError, SshErrorKind},
-    keys::PrivateKey,
+    keys::{Passphrase, PrivateKey},
     known_hosts::{self, Recorded, Verdict},
 };
 
@@ -59,6 +59,8 @@ pub(crate) struct Login {
     pub(crate) known_hosts: Vec<PathBuf>,
     /// Private keys to try, in order.
     pub(crate) keys: Vec<KeyFile>,
+    /// Of encrypted keys; asked for at the terminal if it is not given.
+    pub(crate) passphrase: Option<Passphrase>,
     /// Whether keys of the agent are tried that are none of `keys`.
     pub(crate) any_agent_key: bool,
     /// Whether the key of a host that is met for the first time is accepted and recorded.
@@ -90,15 +92,15 @@ impl Connection {
         let socket = connect(&login.address, login.port)?;
         let failed = |error: ssh2::Error| lost("preparing the connection", &error);
         let mut session = Session::new().map_err(failed)?;
-        let recorded =
-            Recorded::read(&login.known_hosts, &login.key_name, login.port, &session).map_err(
-                |(path, error)| SshErrorKind::Config {
-                    path,
-                    line: None,
-                    message: format!("cannot be read: {error}"),
-                },
-            )?;
-        session.method_pref(MethodType::HostKey, &host_key_types(&recorded.kinds())).map_err(failed)?;
+        let recorded = Recorded::read(&login.known_hosts, &login.key_name, login.port, &session)
+            .map_err(|(path, error)| SshErrorKind::Config {
+                path,
+                line: None,
+                message: format!("cannot be read: {error}"),
+            })?;
+        session
+            .method_pref(MethodType::HostKey, &host_key_types(&recorded.kinds()))
+            .map_err(failed)?;
         let io_failed = |error: io::Error| SshErrorKind::Lost {
             doing: "preparing the connection".to_owned(),
             why: error.to_string(),
@@ -219,7 +221,7 @@ impl Connection {
     }
 
     fn try_key(&self, login: &Login, key: &PrivateKey) -> Result<bool, SshErrorKind> {
-        let passphrase = key.passphrase()?;
+        let passphrase = key.passphrase(login.passphrase.as_ref())?;
         let log_in = || {
             let passphrase = passphrase.as_deref();
             self.session.userauth_pubkey_memory(&login.user, None, &key.text, passphrase)
@@ -412,16 +414,12 @@ impl Connection {
     /// Waits until the socket is ready for what libssh2 wants to do next.
     fn ready(&self, doing: &str, deadline: Instant, within: Duration) -> Result<(), SshErrorKind> {
         let left = deadline.saturating_duration_since(Instant::now());
-        let timed_out = SshErrorKind::TimedOut {
-            doing: doing.to_owned(),
-            after: within,
-            connecting: false,
-        };
+        let timed_out =
+            SshErrorKind::TimedOut { doing: doing.to_owned(), after: within, connecting: false };
         if left.is_zero() {
             return Err(timed_out);
         }
-        let mut sockets =
-            [PollFd::from_borrowed_fd(self.socket.as_fd(), interest(&self.session))];
+        let mut sockets = [PollFd::from_borrowed_fd(self.socket.as_fd(), interest(&self.session))];
         match poll(&mut sockets, Timespec::try_from(left).ok().as_ref()) {
             Ok(0) => Err(timed_out),
             Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),

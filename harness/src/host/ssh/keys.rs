@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    fmt,
     fs::OpenOptions,
     io::{self, BufRead, BufReader, Read, Write},
     os::unix::fs::MetadataExt,
@@ -15,7 +16,17 @@ use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
 use super::error::SshErrorKind;
 
 /// Environment variable with the passphrase of encrypted keys.
-const PASSPHRASE: &str = "SRAFT_SSH_PASSPHRASE";
+pub(super) const PASSPHRASE: &str = "SRAFT_SSH_PASSPHRASE";
+
+/// A passphrase, which is not shown.
+#[derive(Clone)]
+pub(crate) struct Passphrase(pub(crate) String);
+
+impl fmt::Debug for Passphrase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Passphrase(..)")
+    }
+}
 
 /// No private key is larger.
 const LARGEST: u64 = 1 << 16;
@@ -30,8 +41,7 @@ pub(super) struct PrivateKey {
 impl PrivateKey {
     /// Reads a key file. What OpenSSH would refuse is refused here too.
     pub(super) fn read(path: &Path) -> Result<PrivateKey, SshErrorKind> {
-        let wrong =
-            |message: String| SshErrorKind::Key { path: path.to_owned(), message };
+        let wrong = |message: String| SshErrorKind::Key { path: path.to_owned(), message };
         let cannot = |error: io::Error| match error.kind() {
             io::ErrorKind::NotFound => {
                 wrong("is not there; check key = \"...\" in the inventory".to_owned())
@@ -77,14 +87,17 @@ impl PrivateKey {
         Ok(PrivateKey { path: path.to_owned(), text, encrypted })
     }
 
-    /// The passphrase, if the key needs one: from the environment, or asked for at the terminal,
+    /// The passphrase, if the key needs one: the one that is given, or asked for at the terminal,
     /// once for each key however many hosts it opens.
-    pub(super) fn passphrase(&self) -> Result<Option<String>, SshErrorKind> {
+    pub(super) fn passphrase(
+        &self,
+        given: Option<&Passphrase>,
+    ) -> Result<Option<String>, SshErrorKind> {
         if !self.encrypted {
             return Ok(None);
         }
-        if let Ok(passphrase) = std::env::var(PASSPHRASE) {
-            return Ok(Some(passphrase));
+        if let Some(Passphrase(passphrase)) = given {
+            return Ok(Some(passphrase.clone()));
         }
         static ASKED: Mutex<BTreeMap<PathBuf, String>> = Mutex::new(BTreeMap::new());
         let mut asked = ASKED.lock().unwrap_or_else(PoisonError::into_inner);

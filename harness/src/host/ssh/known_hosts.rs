@@ -175,7 +175,8 @@ pub(super) fn add(path: &Path, host: &str, port: u16, key: &[u8]) -> io::Result<
     if let Some(folder) = path.parent() {
         DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
     }
-    let mut file = OpenOptions::new().append(true).read(true).create(true).mode(0o600).open(path)?;
+    let mut file =
+        OpenOptions::new().append(true).read(true).create(true).mode(0o600).open(path)?;
     let unfinished = std::fs::read(path)?.last().is_some_and(|byte| *byte != b'\n');
     let name = recorded_name(host, port);
     let line = format!("{name} {} {}\n", kind(key), STANDARD.encode(key));
@@ -232,7 +233,10 @@ mod tests {
         assert_eq!(judge(&text, "LAB", 22, &a).0, Verdict::Known);
         assert_eq!(judge(&text, "10.0.0.1", 22, &a).0, Verdict::Known);
         let (verdict, kinds) = judge(&text, "lab", 2222, &b);
-        assert_eq!((verdict, kinds), (Verdict::Known, vec!["ssh-rsa".into(), "ssh-ed25519".into()]));
+        assert_eq!(
+            (verdict, kinds),
+            (Verdict::Known, vec!["ssh-rsa".into(), "ssh-ed25519".into()])
+        );
         assert_eq!(judge(&text, "x.example.org", 22, &a).0, Verdict::Known);
         assert_eq!(judge(&text, "bad.example.org", 22, &a).0, Verdict::Unknown);
         assert_eq!(judge(&text, "other", 22, &a), (Verdict::Unknown, vec![]));

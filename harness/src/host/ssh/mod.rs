@@ -22,6 +22,7 @@ mod tests;
 pub(crate) use connection::{Connection, KeyFile, Login};
 pub(crate) use conversation::SILENCE;
 pub(crate) use error::{SshError, SshErrorKind};
+pub(crate) use keys::Passphrase;
 pub(crate) use program::{Program, Survey};
 
 use std::{
@@ -78,7 +79,11 @@ impl Target {
     }
 
     /// Starts an agent there. What it says arrives as that of agent number `agent`.
-    pub(crate) fn start_agent(&self, agent: usize, inbox: Sender<Input>) -> Result<Agent, SshError> {
+    pub(crate) fn start_agent(
+        &self,
+        agent: usize,
+        inbox: Sender<Input>,
+    ) -> Result<Agent, SshError> {
         let ready = self.ready.lock().unwrap_or_else(PoisonError::into_inner).take();
         let connection = match ready {
             Some(connection) => connection,
@@ -126,7 +131,9 @@ pub(crate) fn login(host: &inventory::Host, options: Options) -> Result<Login, S
     let home = std::env::var_os("HOME").map(PathBuf::from).unwrap_or_default();
     let named = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
     let user = named("USER").or_else(|| named("LOGNAME"));
-    login_of(host, options, &home, user)
+    let mut login = login_of(host, options, &home, user)?;
+    login.passphrase = std::env::var(keys::PASSPHRASE).ok().map(Passphrase);
+    Ok(login)
 }
 
 fn login_of(
@@ -168,6 +175,7 @@ fn login_of(
         // patience.
         any_agent_key: host.key.is_none() && given.identities_only != Some(true),
         keys,
+        passphrase: None,
         accept_new: options.accept_new,
     })
 }

@@ -155,8 +155,10 @@ impl Program {
         match &self.libc {
             None => {}
             Some(Libc::Other(linker)) => {
-                return Some(format!("the program needs {linker}, which only its own kind of \
-                                     system has; {remedy}"));
+                return Some(format!(
+                    "the program needs {linker}, which only its own kind of \
+                                     system has; {remedy}"
+                ));
             }
             Some(Libc::Glibc(needed)) => {
                 let needs = format!("{}.{}", needed.0, needed.1);
@@ -199,9 +201,8 @@ impl Program {
         if survey.present {
             return Ok((path, false));
         }
-        let local = |source| {
-            SshErrorKind::Local { path: self.path.clone(), source }.at(host.name())
-        };
+        let local =
+            |source| SshErrorKind::Local { path: self.path.clone(), source }.at(host.name());
         let mut file = fs::File::open(&self.path).map_err(local)?.take(self.size);
         let arguments = [survey.dir.as_str(), self.sha256.as_str()];
         host.run("uploading the program", UPLOAD, &arguments, &mut file, UPLOADED_WITHIN)?;
