@@ -35,7 +35,52 @@ dir = "~/.sraft/"
 "#,
     )
     .unwrap();
-    insta::assert_debug_snapshot!(inventory.hosts, @r#""#);
+    insta::assert_debug_snapshot!(inventory.hosts, @r#"
+    [
+        Host {
+            name: "node-1",
+            node: 1,
+            ssh: "3.35.10.11",
+            user: Some(
+                "ec2-user",
+            ),
+            key: Some(
+                "lab/keys/lab.pem",
+            ),
+            known_hosts: None,
+            ssh_port: None,
+            addr: "10.0.1.10",
+            port: 7000,
+            client_port: None,
+            clock_port: 7000,
+            dir: "/var/tmp/sraft",
+        },
+        Host {
+            name: "spare",
+            node: 2,
+            ssh: "lab-2",
+            user: Some(
+                "ubuntu",
+            ),
+            key: Some(
+                "/etc/lab.pem",
+            ),
+            known_hosts: Some(
+                "lab/known_hosts",
+            ),
+            ssh_port: Some(
+                2222,
+            ),
+            addr: "lab-2",
+            port: 7001,
+            client_port: Some(
+                8001,
+            ),
+            clock_port: 9001,
+            dir: "~/.sraft",
+        },
+    ]
+    "#);
 }
 
 #[test]
@@ -76,7 +121,31 @@ fn wrong_inventories_are_refused_with_the_line_and_the_remedy() {
         "[[host]\n".to_owned(),
     ];
     let refusals: Vec<String> = cases.iter().map(|case| refusal(case)).collect();
-    insta::assert_snapshot!(refusals.join("\n"), @"");
+    insta::assert_snapshot!(refusals.join("\n"), @r#"
+    lab/hosts.toml: there is no [[host]]; add one for each node, with ssh = "its address"
+    lab/hosts.toml, line 1: unknown field `hosts`, expected `defaults` or `host`
+    lab/hosts.toml, line 1: host x has no ssh; write ssh = "the address that you reach it at"
+    lab/hosts.toml, line 4: unknown field `color`, expected one of `name`, `ssh`, `addr`, `user`, `key`, `known_hosts`, `ssh_port`, `port`, `client_port`, `clock_port`, `dir`
+    lab/hosts.toml, line 4: port is 70000; write a number from 1 to 65535
+    lab/hosts.toml, line 4: port is 0; write a number from 1 to 65535
+    lab/hosts.toml, line 4: invalid type: string "5000", expected a whole number
+    lab/hosts.toml, line 2: host node-1: port and client_port are both 5; change one
+    lab/hosts.toml, line 4: `a b` cannot be a host's name; use up to 64 letters, digits, `.`, `_` and `-`, and begin with neither a dot nor a dash
+    lab/hosts.toml, line 4: `` is no user's name; write for example user = "ec2-user"
+    lab/hosts.toml, line 4: the path is empty; write one, or remove the line
+    lab/hosts.toml, line 4: `~bob/key`: only your own home is known; write ~/...
+    lab/hosts.toml, line 4: dir = "relative" is no folder for sraft alone; write for example "/var/tmp/sraft" or "~/.sraft"
+    lab/hosts.toml, line 4: dir = "/" is no folder for sraft alone; write for example "/var/tmp/sraft" or "~/.sraft"
+    lab/hosts.toml, line 4: dir = "/var/../etc" is no folder for sraft alone; write for example "/var/tmp/sraft" or "~/.sraft"
+    lab/hosts.toml, line 2: ssh = "me@a": the user goes into a line of its own, user = ...
+    lab/hosts.toml, line 2: ssh = "a:22": a port goes into a line of its own, ssh_port = ... or port = ...
+    lab/hosts.toml, line 2: ssh = "-oProxyCommand=x": it is neither an address nor a host's name
+    lab/hosts.toml, line 3: host node-2 has the same ssh `a` and dir `/var/tmp/sraft` as node-1; give each host its own
+    lab/hosts.toml, line 3: host node-2 has the same addr `a` and TCP port 5000 (its port) as node-1; give each host its own
+    lab/hosts.toml, line 3: host node-2 has the same addr `a` and clock_port 5000 as node-1; give each host its own
+    lab/hosts.toml, line 3: host node-1 has the same name `node-1` as node-1; give each host its own
+    lab/hosts.toml, line 1: unclosed array table, expected `]`
+    "#);
 }
 
 #[test]

@@ -190,7 +190,13 @@ mod tests {
             refusal("hello", 0o600),
             PrivateKey::read(Path::new("/no/such/key")).err().unwrap().to_string(),
         ];
-        insta::assert_snapshot!(refusals.join("\n"), @"");
+        insta::assert_snapshot!(refusals.join("\n"), @r#"
+        the key DIR/key: may be read by others (mode 0644), so SSH does not use it; run: chmod 600 DIR/key
+        the key DIR/key: is a key in PuTTY's format; convert it with `puttygen FILE -O private-openssh -o FILE.pem`
+        the key DIR/key: is the public half; give the private one (without .pub)
+        the key DIR/key: is no private key; give the file that your key pair's private half is in
+        the key /no/such/key: is not there; check key = "..." in the inventory
+        "#);
     }
 
     #[test]

@@ -323,7 +323,14 @@ mod tests {
         ];
         let refusals: Vec<String> = refusals.into_iter().flatten().collect();
         assert_eq!(refusals.len(), 6);
-        insta::assert_snapshot!(refusals.join("\n"), @"");
+        insta::assert_snapshot!(refusals.join("\n"), @r#"
+        its glibc is 2.34, but the program needs 2.36; build one that runs everywhere with `cargo build --profile static --target x86_64-unknown-linux-musl` (docs/static-binary.md) and name it with --program FILE
+        it has no glibc, but the program needs 2.36; build one that runs everywhere with `cargo build --profile static --target x86_64-unknown-linux-musl` (docs/static-binary.md) and name it with --program FILE
+        /var/tmp/sraft has 0 MB free, but 306 MB are needed; make room or name another folder (dir) in the inventory
+        it is aarch64, but the program is for x86_64; build for it there, or take hosts of the same architecture, or name another program with --program FILE
+        it runs Darwin, but nodes need Linux
+        the program needs /lib/ld-musl-x86_64.so.1, which only its own kind of system has; build one that runs everywhere with `cargo build --profile static --target x86_64-unknown-linux-musl` (docs/static-binary.md) and name it with --program FILE
+        "#);
     }
 
     #[test]

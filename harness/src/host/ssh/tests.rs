@@ -69,6 +69,9 @@ impl Server {
     /// Makes a key pair that the server lets in.
     fn key(&self, kind: &str, passphrase: &str) -> PathBuf {
         let path = self.path(&format!("key_{kind}_{}", passphrase.len()));
+        if path.exists() {
+            return path;
+        }
         keygen(&path, kind, passphrase);
         let public = fs::read(path.with_extension("pub")).unwrap();
         let keys = self.path("authorized_keys");
@@ -253,7 +256,16 @@ fn what_keeps_one_out_is_said_with_its_remedy() {
     say(server.refusal(&server.login(&good)));
     server.known(&format!("@revoked * {}\n", server.host_key("ed25519")));
     say(server.refusal(&server.login(&good)));
-    insta::assert_snapshot!(said.join("\n"), @"");
+    insta::assert_snapshot!(said.join("\n"), @r#"
+    lab: permission denied for user `USER` (tried DIR/wrong); check key and user: Amazon Linux has `ec2-user`, Ubuntu `ubuntu`
+    lab: the key DIR/open: may be read by others (mode 0644), so SSH does not use it; run: chmod 600 DIR/open
+    lab: the key DIR/absent: is not there; check key = "..." in the inventory
+    lab: connection refused at 127.0.0.1:CLOSED: no SSH server listens there; check the address and ssh_port, and that the host has finished booting
+    lab: cannot resolve `no-such-host.invalid
+    lab: its host key is not known (ssh-ed25519, SHA256:ED); compare it with what the host itself shows (`ssh-keygen -lf /etc/ssh/ssh_host_*_key.pub`, or its console's log) and log in once with `ssh`, or accept it unseen with --host-keys accept-new; looked in DIR/known_hosts
+    lab: its host key has CHANGED (ssh-ed25519, SHA256:ED): either the host was made anew or somebody sits in between; if you know why, remove line 2 of DIR/known_hosts (`ssh-keygen -R '[127.0.0.1]:PORT' -f DIR/known_hosts`)
+    lab: its host key (SHA256:ED) is revoked by line 1 of DIR/known_hosts; do not use this host
+    "#);
 }
 
 #[test]
