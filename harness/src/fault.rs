@@ -41,7 +41,7 @@ impl Kind {
 
     pub(crate) fn parse(text: &str, backend: Backend) -> Result<Kind, String> {
         let (name, offered) = match backend {
-            Backend::Local => ("local", [Kind::Kill, Kind::Stop, Kind::Pause]),
+            Backend::Local | Backend::Ssh => ("local", [Kind::Kill, Kind::Stop, Kind::Pause]),
             Backend::Sim => ("sim", [Kind::Kill, Kind::Pause, Kind::Isolate]),
         };
         offered.into_iter().find(|kind| kind.to_string() == text).ok_or_else(|| {

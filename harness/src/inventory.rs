@@ -11,19 +11,23 @@
 //! ```
 //!
 //! Node ids are the positions of the hosts, from 1. A host may also have `name`, `user`, `key`,
-//! `known_hosts`, `ssh_port`, `port` (peers, TCP), `client_port` (TCP), `clock_port` (UDP, the
-//! number of the peer port if left out) and `dir` (a folder of its own on the host).
+//! `known_hosts`, `ssh_port`, `port` (peers, TCP 5000), `client_port` (TCP, 1000 above; the one after
+//! it is the node's admin port), `clock_port` (UDP, the number of the peer port) and `dir` (a folder of its own on the host).
 
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use sraft_events::NodeId;
+use sraft_report::clocks::HARNESS;
 use toml::Spanned;
 
 use crate::plan::{FILE_NAME_RULE, fits_file_name};
 
 /// Where peers listen unless the inventory says otherwise.
 pub(crate) const PEER_PORT: u16 = 5000;
+
+/// How far above the peer port clients are served unless the inventory says otherwise.
+const CLIENTS_ABOVE_PEERS: u16 = 1000;
 
 /// Where a host keeps the program and the nodes' files unless the inventory says otherwise. It is
 /// on a disk and outlives a reboot (Filesystem Hierarchy Standard 3.0, 5.15).
@@ -68,12 +72,27 @@ pub(crate) struct Host {
     pub(crate) addr: String,
     /// TCP port for peers.
     pub(crate) port: u16,
-    /// TCP port for clients; empty is the node's own choice.
-    pub(crate) client_port: Option<u16>,
+    /// TCP port for clients. The next one is for who looks after the node.
+    pub(crate) client_port: u16,
     /// UDP port at which the agent answers when others compare clocks.
     pub(crate) clock_port: u16,
     /// Folder on the host, absolute or below `~/`.
     pub(crate) dir: String,
+}
+
+impl Host {
+    /// Port for who looks after the node.
+    pub(crate) fn admin_port(&self) -> u16 {
+        self.client_port + 1
+    }
+
+    fn tcp_ports(&self) -> [(&'static str, u16); 3] {
+        [
+            ("port", self.port),
+            ("client_port", self.client_port),
+            ("port after client_port", self.admin_port()),
+        ]
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -170,11 +189,8 @@ fn clash(a: &Host, b: &Host) -> Option<String> {
     if a.addr != b.addr {
         return None;
     }
-    let taken = [Some(a.port), a.client_port];
-    for (what, port) in [("port", Some(b.port)), ("client_port", b.client_port)] {
-        if let Some(port) = port
-            && taken.contains(&Some(port))
-        {
+    for (what, port) in b.tcp_ports() {
+        if a.tcp_ports().iter().any(|(_, taken)| *taken == port) {
             return Some(format!("addr `{}` and TCP port {port} (its {what})", b.addr));
         }
     }
@@ -207,6 +223,11 @@ impl Reader<'_> {
         let given = given.get_ref();
         let name = match &given.name {
             None => format!("node-{node}"),
+            Some(name) if name.get_ref() == HARNESS => {
+                let message =
+                    format!("`{HARNESS}` is what records call this machine; take another");
+                return Err(self.refuse(Some(name.span().start), message));
+            }
             Some(name) if fits_file_name(name.get_ref()) => name.get_ref().clone(),
             Some(name) => {
                 let message = format!(
@@ -234,11 +255,20 @@ impl Reader<'_> {
             value.map(|value| self.port(key, value)).transpose()
         };
         let port = pick(&given.port, &defaults.port, "port")?.unwrap_or(PEER_PORT);
-        let client_port = pick(&given.client_port, &defaults.client_port, "client_port")?;
-        if client_port == Some(port) {
-            let message = format!("host {name}: port and client_port are both {port}; change one");
+        let client_port = pick(&given.client_port, &defaults.client_port, "client_port")?
+            .or(port.checked_add(CLIENTS_ABOVE_PEERS))
+            .filter(|client| {
+                let admin = client.checked_add(1);
+                admin.is_some() && *client != port && admin != Some(port)
+            });
+        let Some(client_port) = client_port else {
+            let message = format!(
+                "host {name}: clients need a port and the one after it, both other than {port}; \
+                 set client_port, such as {}",
+                PEER_PORT + CLIENTS_ABOVE_PEERS
+            );
             return Err(self.refuse(at, message));
-        }
+        };
         let text = |own: &Option<Spanned<String>>, all: &Option<Spanned<String>>| {
             own.as_ref().or(all.as_ref()).cloned()
         };

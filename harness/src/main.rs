@@ -47,6 +47,7 @@ use sraft_report::results::RunDir;
 use crate::{
     cli::{Cli, Command, PlanArgs, ReportArgs},
     experiment::File,
+    inventory::Inventory,
     plan::{Overrides, RunPlan},
 };
 
@@ -69,7 +70,8 @@ fn main() -> ExitCode {
 fn plan(args: &PlanArgs) -> anyhow::Result<ExitCode> {
     let file = File::read(&args.experiment)?;
     let overrides = Overrides { trials: args.trials, seed: args.seed };
-    let run = RunPlan::new(&file, overrides)?;
+    let inventory = args.inventory.as_deref().map(Inventory::read).transpose()?;
+    let run = RunPlan::on(&file, overrides, inventory.as_ref())?;
     match args.json {
         true => say(&(serde_json::to_string_pretty(&run.plan)? + "\n"))?,
         false => say(&plan::describe(&run))?,

@@ -89,12 +89,20 @@ pub(crate) fn conduct(
         ranks: ranks.clone(),
         victims: victims.clone(),
     });
-    let ended = match attempt(cluster, trial, leader, &ranks, &victims, phase, stage) {
+    let ended = cluster
+        .compare_clocks()
+        .and_then(|()| attempt(cluster, trial, leader, &ranks, &victims, phase, stage))
+        .and_then(|ended| cluster.compare_clocks().map(|()| ended));
+    let ended = match ended {
         Ok(ended) => ended,
         Err(Halt::Died(why) | Halt::Stuck(why)) => Ended::invalid(why, false),
+        // Another agent can be started; what the lost one had to say of this trial is lost.
+        Err(halt @ Halt::Agent { .. }) if cluster.is_remote() => {
+            Ended::invalid(halt.to_string(), false)
+        }
         Err(halt) => return Err(halt),
     };
-    let ended = match early_change(cluster.records()) {
+    let ended = match early_change(&cluster.placed_records()) {
         Some(why) => Ended { sound: ended.sound, ..Ended::invalid(why, true) },
         None => ended,
     };

@@ -85,6 +85,12 @@ impl Clocks {
         self.bound_ns
     }
 
+    /// How wrong a stamp of this host may be, nanoseconds.
+    pub fn host_bound_ns(&self, host: &str) -> u64 {
+        let source = Source::Agent(host.to_owned());
+        self.offsets.get(&source).map_or(0, |offset| offset.bound_ns)
+    }
+
     /// How wrong a stamp of the harness may be, nanoseconds. Nothing is measured with its clock; it
     /// only says what belongs to a trial.
     pub fn harness_bound_ns(&self) -> u64 {

@@ -129,7 +129,7 @@ pub(super) fn lower(
     let fault = fault(file, cell, backend)?;
     let target = fault.target;
     let largest = match backend {
-        Backend::Local => LARGEST,
+        Backend::Local | Backend::Ssh => LARGEST,
         Backend::Sim => LARGEST_SIMULATED,
     };
     let size = u32::try_from(experiment.cluster.size)

@@ -91,14 +91,13 @@ pub(crate) fn start(
     });
     let reader = reader.map_err(here)?;
     let local = ours.try_clone().map_err(here)?;
-    let link = Remote { host, local, threads: vec![carrier, reader] };
+    let link = Remote { local, threads: vec![carrier, reader] };
     Ok(Agent::new(Box::new(ours), Box::new(link)))
 }
 
 /// The harness's end of it.
 #[derive(Debug)]
 struct Remote {
-    host: String,
     local: UnixStream,
     threads: Vec<JoinHandle<()>>,
 }
