@@ -81,6 +81,7 @@ impl Kind {
     pub(crate) fn parse(text: &str, backend: Backend) -> Result<Kind, String> {
         let (name, offered) = match backend {
             Backend::Local => ("local", Kind::ALL.to_vec()),
+            Backend::Ssh => ("ssh", Kind::ALL.to_vec()),
             Backend::Sim => {
                 ("sim", vec![Kind::Kill, Kind::Pause, Kind::Isolate, Kind::Partition, Kind::Link])
             }

@@ -8,7 +8,8 @@
 //! cluster      the processes of the moment, and what is known of them
 //! view         records -> who leads, who follows, who is up
 //! fault        what is done to whom
-//! host         how an agent is reached
+//! inventory    the hosts of a cluster, as their owner wrote them down
+//! host         how an agent is reached, here or over SSH
 //! system       what agents start
 //! simulate     the same plan, with a simulator in the place of agent and cluster
 //! ec2          instances of Amazon's cloud to run it on
@@ -25,6 +26,7 @@ mod ec2;
 mod experiment;
 mod fault;
 mod host;
+mod inventory;
 mod manifest;
 mod plan;
 mod progress;
@@ -47,6 +49,7 @@ use sraft_report::results::RunDir;
 use crate::{
     cli::{Cli, Command, PlanArgs, ReportArgs},
     experiment::File,
+    inventory::Inventory,
     plan::{Overrides, RunPlan},
 };
 
@@ -70,7 +73,8 @@ fn main() -> ExitCode {
 fn plan(args: &PlanArgs) -> anyhow::Result<ExitCode> {
     let file = File::read(&args.experiment)?;
     let overrides = Overrides { trials: args.trials, seed: args.seed };
-    let run = RunPlan::new(&file, overrides)?;
+    let inventory = args.inventory.as_deref().map(Inventory::read).transpose()?;
+    let run = RunPlan::on(&file, overrides, inventory.as_ref())?;
     match args.json {
         true => say(&(serde_json::to_string_pretty(&run.plan)? + "\n"))?,
         false => say(&plan::describe(&run))?,

@@ -21,6 +21,7 @@ use sraft_report::results::{Block, Plan, PlannedVariant, Setting};
 use crate::{
     experiment::{Experiment, File, Refused},
     fault::{Direction, Kind, Links, Target},
+    inventory::Inventory,
     simulate::Sim,
     system::System,
 };
@@ -42,6 +43,8 @@ pub(crate) struct RunPlan {
     pub(crate) plan: Plan,
     pub(crate) timeout: Duration,
     pub(crate) backend: Backend,
+    /// What is not as the experiment says, for a human.
+    pub(crate) place: Option<String>,
     launches: BTreeMap<(String, String), Launch>,
 }
 
@@ -50,6 +53,8 @@ pub(crate) struct RunPlan {
 pub(crate) enum Backend {
     /// Processes of this machine.
     Local,
+    /// Processes of the hosts of an inventory.
+    Ssh,
     /// A simulator within this program.
     Sim,
 }
@@ -126,11 +131,22 @@ impl RunPlan {
         })
     }
 
-    /// Checks and expands an experiment.
+    /// Checks and expands an experiment that runs on this machine.
+    #[cfg(test)]
     pub(crate) fn new(file: &File, overrides: Overrides) -> Result<RunPlan, Refused> {
+        RunPlan::on(file, overrides, None)
+    }
+
+    /// Checks and expands an experiment. With an inventory it runs on its hosts, also if it says
+    /// that it runs here: the same file is for both.
+    pub(crate) fn on(
+        file: &File,
+        overrides: Overrides,
+        inventory: Option<&Inventory>,
+    ) -> Result<RunPlan, Refused> {
         let given = &file.experiment;
         file_name(file, &["name"], &given.name)?;
-        let backend = backend(file, given)?;
+        let backend = backend(file, given, inventory)?;
         let variants = variants(file, given)?;
         if let Some(wish) = &given.report {
             let names = variants.iter().map(|variant| variant.name.as_str());
@@ -173,6 +189,7 @@ impl RunPlan {
         let cells = cells::cells(file, given)?;
         for cell in &cells {
             for (variant, launch) in cells::lower(file, cell, backend)? {
+                enough_hosts(file, &launch, inventory)?;
                 settings.push(setting(&cell.name, &variant, &launch));
                 launches.insert((cell.name.clone(), variant), launch);
             }
@@ -202,7 +219,8 @@ impl RunPlan {
             blocks: order(&strata, count, block, warmup, seed),
             report: given.report.clone(),
         };
-        Ok(RunPlan { plan, timeout: trials.timeout.0, backend, launches })
+        let place = inventory.map(|inventory| place(given, inventory));
+        Ok(RunPlan { plan, timeout: trials.timeout.0, backend, place, launches })
     }
 }
 
@@ -226,19 +244,38 @@ pub(crate) fn fits_file_name(name: &str) -> bool {
 }
 
 /// Refuses what only other backends, or later versions, can do.
-fn backend(file: &File, given: &Experiment) -> Result<Backend, Refused> {
-    let refuse = |message: String| {
-        let message = format!("{message}; write backend = \"local\" or \"sim\"");
-        Err(file.refuse(&["cluster", "backend"], message))
-    };
-    let backend = match given.cluster.backend.as_str() {
-        "local" => Backend::Local,
-        "sim" => Backend::Sim,
-        "ssh" => return refuse("this version has no ssh backend".to_owned()),
-        other => return refuse(format!("there is no backend `{other}`")),
+fn backend(
+    file: &File,
+    given: &Experiment,
+    inventory: Option<&Inventory>,
+) -> Result<Backend, Refused> {
+    let refuse = |message: String| Err(file.refuse(&["cluster", "backend"], message));
+    let backend = match (given.cluster.backend.as_str(), inventory) {
+        ("local", None) => Backend::Local,
+        ("local" | "ssh", Some(_)) => Backend::Ssh,
+        ("ssh", None) => {
+            return refuse(
+                "backend = \"ssh\" runs on hosts; say which with --inventory FILE, or write \
+                 backend = \"local\""
+                    .to_owned(),
+            );
+        }
+        ("sim", None) => Backend::Sim,
+        ("sim", Some(inventory)) => {
+            return refuse(format!(
+                "a simulated experiment has no hosts; leave out --inventory {}, or write backend \
+                 = \"local\"",
+                inventory.path.display()
+            ));
+        }
+        (other, _) => {
+            return refuse(format!(
+                "there is no backend `{other}`; write backend = \"local\", \"ssh\" or \"sim\""
+            ));
+        }
     };
     if backend != Backend::Sim && given.sim.is_some() {
-        let message = "[sim] says what is simulated, and backend = \"local\" simulates nothing; \
+        let message = "[sim] says what is simulated, and only backend = \"sim\" simulates; \
                        remove it, or write backend = \"sim\"";
         return Err(file.refuse(&["sim"], message));
     }
@@ -248,6 +285,34 @@ fn backend(file: &File, given: &Experiment) -> Result<Backend, Refused> {
         return Err(file.refuse(&["workload", "value_size"], message));
     }
     Ok(backend)
+}
+
+/// Every node has a host of its own.
+fn enough_hosts(
+    file: &File,
+    launch: &Launch,
+    inventory: Option<&Inventory>,
+) -> Result<(), Refused> {
+    let Some(inventory) = inventory else { return Ok(()) };
+    let (size, hosts) = (launch.size as usize, inventory.hosts.len());
+    if size <= hosts {
+        return Ok(());
+    }
+    let message = format!(
+        "a cluster of {size} nodes needs {size} hosts, and {} has {hosts}; lower cluster.size or \
+         add hosts",
+        inventory.path.display()
+    );
+    Err(file.refuse(&["cluster", "size"], message))
+}
+
+fn place(given: &Experiment, inventory: &Inventory) -> String {
+    let names: Vec<&str> = inventory.hosts.iter().map(|host| host.name.as_str()).collect();
+    let instead = match given.cluster.backend.as_str() {
+        "ssh" => String::new(),
+        other => format!(" (the experiment says backend = \"{other}\")"),
+    };
+    format!("over SSH on {}, of {}{instead}", names.join(", "), inventory.path.display())
 }
 
 fn variants(file: &File, given: &Experiment) -> Result<Vec<PlannedVariant>, Refused> {

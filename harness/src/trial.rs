@@ -91,19 +91,28 @@ pub(crate) fn conduct(
         ranks: ranks.clone(),
         victims: victims.clone(),
     });
-    let attempted = attempt(cluster, trial, leader, &ranks, &strike, phase, stage);
+    let attempted = cluster
+        .compare_clocks()
+        .and_then(|()| attempt(cluster, trial, leader, &ranks, &strike, phase, stage));
     let mended = match &attempted {
         // Whatever has gone wrong, links are not left cut.
         Ok(Ended { sound: true, .. }) => Ok(()),
         _ if trial.launch.fault.links.is_some() => cluster.heal(&victims),
         _ => Ok(()),
     };
-    let ended = match mended.and(attempted) {
+    let ended = mended
+        .and(attempted)
+        .and_then(|ended| cluster.compare_clocks().map(|()| ended));
+    let ended = match ended {
         Ok(ended) => ended,
         Err(Halt::Died(why) | Halt::Stuck(why)) => Ended::invalid(why, false),
+        // Another agent can be started; what the lost one had to say of this trial is lost.
+        Err(halt @ Halt::Agent { .. }) if cluster.is_remote() => {
+            Ended::invalid(halt.to_string(), false)
+        }
         Err(halt) => return Err(halt),
     };
-    let ended = match early_change(cluster.records()) {
+    let ended = match early_change(&cluster.placed_records()) {
         Some(why) => Ended { sound: ended.sound, ..Ended::invalid(why, true) },
         None => ended,
     };

@@ -18,6 +18,7 @@ mod directory;
 mod facts;
 mod input;
 mod process;
+mod skew;
 pub mod supervisor;
 mod tail;
 

@@ -98,6 +98,22 @@ pub enum Call {
     },
     /// Kills every process, waits for their ends, and delivers what is left of their logs.
     StopAll {},
+    /// From now on the agent ends, as if its input had closed, when it has heard nothing for so
+    /// long. Empty lines count: a connection that drops packets does not close.
+    Lease {
+        /// The longest silence, milliseconds.
+        silence_ms: u64,
+    },
+    /// Answers the clock pings of other agents from now on.
+    AnswerClocks {
+        /// Address and UDP port to listen at.
+        at: String,
+    },
+    /// Compares this host's clock with that of an agent that answers pings.
+    CompareClocks {
+        /// Where it answers.
+        with: String,
+    },
 }
 
 /// What faults need of a host.
@@ -205,14 +221,47 @@ pub enum Answer {
         /// The process id.
         pid: u32,
     },
-    /// To [`Call::Fault`], [`Call::Strike`], [`Call::Heal`] and [`Call::StopAll`]. The stamps come
-    /// as records. To [`Call::CheckFaults`] and [`Call::Arm`]: it can be done.
+    /// To [`Call::CompareClocks`].
+    Compared(Comparison),
+    /// To [`Call::Fault`], [`Call::Strike`], [`Call::Heal`] and [`Call::StopAll`], whose stamps come
+    /// as records, and to what yields nothing else.
     Ok,
     /// To [`Call::Leftovers`]: what there was, one phrase each.
     Leftovers {
         /// The phrases.
         found: Vec<String>,
     },
+}
+
+/// How far another host's `CLOCK_MONOTONIC` is from this one's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Comparison {
+    /// Theirs less ours, nanoseconds.
+    pub offset_ns: i64,
+    /// The least round trip, without the time spent there, nanoseconds.
+    pub rtt_ns: u64,
+    /// How many pings of the burst were answered.
+    pub answered: u32,
+}
+
+impl Comparison {
+    /// How far the true offset can be from [`Comparison::offset_ns`], nanoseconds: half the round
+    /// trip, if one of the two ways took no time at all.
+    pub fn bound_ns(&self) -> u64 {
+        self.rtt_ns.div_ceil(2)
+    }
+}
+
+/// What the host's chrony says of its wall clock.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Chrony {
+    /// How far it believes the wall clock to be from the true time, nanoseconds; positive is slow.
+    pub offset_ns: i64,
+    /// How far it can be at most: offset, root dispersion and half the root delay (chronyc(1),
+    /// tracking), nanoseconds.
+    pub bound_ns: u64,
+    /// Distance from a reference clock in hops.
+    pub stratum: u32,
 }
 
 /// An agent's clocks, read one right after the other.
@@ -250,4 +299,7 @@ pub struct HostFacts {
     pub filesystem: Option<String>,
     /// The clocks at the answer.
     pub clocks: Clocks,
+    /// What chrony says, if it is there.
+    #[serde(default)]
+    pub chrony: Option<Chrony>,
 }

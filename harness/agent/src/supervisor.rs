@@ -36,6 +36,7 @@ use crate::{
     process::{Process, how},
     protocol::{self, Answer, Call, Clocks, MAX_LINE, Request, Said},
     rules,
+    skew::{self, Answering},
     tail::EventLog,
 };
 
@@ -61,6 +62,11 @@ pub(crate) struct Supervisor<W> {
     records: Vec<String>,
     pending: Vec<Said>,
     due: Option<Instant>,
+    /// When anything was last heard.
+    heard: Instant,
+    /// After so much silence the harness is gone, whatever its connection looks like.
+    lease: Option<Duration>,
+    answering: Option<Answering>,
 }
 
 #[derive(Debug)]
@@ -100,6 +106,9 @@ impl<W: Write> Supervisor<W> {
             records: Vec::new(),
             pending: Vec::new(),
             due: None,
+            heard: Instant::now(),
+            lease: None,
+            answering: None,
         })
     }
 
@@ -120,6 +129,7 @@ impl<W: Write> Supervisor<W> {
                             .read(input)
                             .map_err(|source| AgentError::Pipe { end: "input", source })?;
                         let Some(lines) = lines else { return Ok(()) };
+                        self.heard = Instant::now();
                         for line in lines {
                             self.answer(line);
                         }
@@ -131,7 +141,15 @@ impl<W: Write> Supervisor<W> {
             if self.due.is_some_and(|due| due <= Instant::now()) {
                 self.deliver()?;
             }
+            if self.lease_ends().is_some_and(|end| end <= Instant::now()) {
+                self.lease = None; // what is left to be done has its own time
+                return Ok(());
+            }
         }
+    }
+
+    fn lease_ends(&self) -> Option<Instant> {
+        self.lease.map(|lease| self.heard + lease)
     }
 
     /// Waits for something to happen, or for what is due. The end of a process is stamped here,
@@ -141,7 +159,8 @@ impl<W: Write> Supervisor<W> {
         input: Option<BorrowedFd<'_>>,
         stop: Option<BorrowedFd<'_>>,
     ) -> Result<Vec<Ready>, AgentError> {
-        let timeout = self.due.map(|due| due.saturating_duration_since(Instant::now()));
+        let until = self.due.into_iter().chain(self.lease_ends()).min();
+        let timeout = until.map(|until| until.saturating_duration_since(Instant::now()));
         let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
         let mut what = Vec::new();
         let mut descriptors = Vec::new();
@@ -206,6 +225,8 @@ impl<W: Write> Supervisor<W> {
     fn answer(&mut self, line: Line) {
         let failed = |id, error| Said::Failed { id, error };
         let said = match line {
+            // Only to say that the harness lives.
+            Line::Whole(line) if line.is_empty() => return,
             Line::TooLong => failed(0, format!("a request was longer than {MAX_LINE} bytes")),
             Line::Whole(line) => match serde_json::from_slice::<Request>(&line) {
                 Err(error) => failed(id_of(&line), format!("the request makes no sense: {error}")),
@@ -247,6 +268,18 @@ impl<W: Write> Supervisor<W> {
             Call::Strike { strikes } => self.strike(&strikes),
             Call::Heal { nodes } => self.heal(&nodes),
             Call::StopAll {} => self.stop_all(),
+            Call::Lease { silence_ms } => {
+                self.lease = Some(Duration::from_millis(silence_ms));
+                Ok(Answer::Ok)
+            }
+            Call::AnswerClocks { at } => {
+                if self.answering.as_ref().is_none_or(|answering| answering.at != at) {
+                    self.answering = None; // before the next one wants its port
+                    self.answering = Some(Answering::start(&at)?);
+                }
+                Ok(Answer::Ok)
+            }
+            Call::CompareClocks { with } => skew::compare(&with).map(Answer::Compared),
         }
     }
 

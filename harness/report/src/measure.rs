@@ -220,6 +220,7 @@ pub fn row(plan: &Plan, records: &[Record]) -> Result<TrialRow, NoTrial> {
 fn measure(plan: &Plan, trial: &Trial) -> Result<TrialRow, NoTrial> {
     let records = &trial.records;
     let mut row = begun(records).ok_or(NoTrial)?;
+    row.clock_bound_us = trial.clock_bound_ns.map(|bound| micros(0, bound));
     let mut odd = Vec::new();
     let mut restored = None;
     for record in records {
@@ -282,8 +283,6 @@ fn begun(records: &[Record]) -> Option<TrialRow> {
         return None;
     };
     let began = std::time::UNIX_EPOCH + std::time::Duration::from_nanos(record.wall_ns);
-    let hosts: BTreeSet<&Source> =
-        records.iter().map(|r| &r.source).filter(|s| matches!(s, Source::Agent(_))).collect();
     Some(TrialRow {
         trial: *trial,
         cell: cell.clone(),
@@ -304,7 +303,7 @@ fn begun(records: &[Record]) -> Option<TrialRow> {
         announced_us: None,
         outage_us: None,
         restored_us: None,
-        clock_bound_us: (hosts.len() <= 1).then_some(0.0),
+        clock_bound_us: None,
         campaigns: 0,
         terms: None,
         split_votes: 0,

@@ -133,7 +133,7 @@ pub(super) fn lower(
     let blame = |keys: &[&str], message: String| cell.blame(file, keys, message);
     let fault = faults::fault(file, cell, backend)?;
     let largest = match backend {
-        Backend::Local => LARGEST,
+        Backend::Local | Backend::Ssh => LARGEST,
         Backend::Sim => LARGEST_SIMULATED,
     };
     let size = u32::try_from(experiment.cluster.size)

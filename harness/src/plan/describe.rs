@@ -16,6 +16,9 @@ pub(crate) fn describe(run: &RunPlan) -> String {
     if !plan.question.is_empty() {
         text = format!("{text}{}\n", plan.question);
     }
+    if let Some(place) = &run.place {
+        let _ = writeln!(text, "{place}");
+    }
     let trials: usize = plan.blocks.iter().map(|block| block.trials.len()).sum();
     let warmups: u32 = plan.blocks.iter().map(|block| block.warmup).sum();
     let mut expected = Duration::ZERO;

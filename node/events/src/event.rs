@@ -303,12 +303,29 @@ pub enum Event {
         verdict: Verdict,
         /// Why it is not `ok`.
         reason: Option<String>,
-        /// On the leader's clock: the record by which the cluster was whole again, nanoseconds.
+        /// The record by which the cluster was whole again, on the reference host's clock,
+        /// nanoseconds.
         restored_mono_ns: Option<u64>,
         /// Messages that all nodes sent from the fault until the new leader was ready; only where
         /// somebody counts them, as the simulator does.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         messages: Option<u64>,
+    },
+    /// The clock of a host has been compared with that of the reference, the first host of the
+    /// run. Every trial that runs on more than this machine has one such record for each host soon
+    /// after its start and shortly before its end.
+    ClockMeasured {
+        /// The host; `harness` is where the harness runs.
+        host: String,
+        /// The nodes that run there, and so read the same clock.
+        nodes: Vec<NodeId>,
+        /// What is to be added to the host's `CLOCK_MONOTONIC` to have the reference's,
+        /// nanoseconds.
+        offset_ns: i64,
+        /// How far from it the true offset can be, nanoseconds.
+        bound_ns: u64,
+        /// The least round trip of the comparison, nanoseconds.
+        rtt_ns: u64,
     },
     /// The cluster of a block has been stopped.
     ClusterStopped {},
