@@ -5,7 +5,14 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use sraft_node::cli::NodeArgs;
 
-use crate::{ec2::Ec2Command, load::LoadArgs, plan};
+use crate::{
+    ec2::Ec2Command,
+    host::ssh,
+    inventory::{Inventory, InventoryError},
+    load::LoadArgs,
+    plan,
+    testbed::TestbedCommand,
+};
 
 /// Kills Raft leaders, again and again, and measures how long the cluster is without one.
 #[derive(Debug, Parser)]
@@ -31,6 +38,9 @@ pub(crate) enum Command {
     /// Make, list and remove EC2 instances to experiment on
     #[command(subcommand)]
     Ec2(Ec2Command),
+    /// Make hosts on this machine to rehearse on, with an SSH server each (root)
+    #[command(subcommand)]
+    Testbed(TestbedCommand),
     /// Run one consensus node
     Node(Box<NodeArgs>),
     /// Own the nodes of one host; the harness starts it and talks to it
@@ -77,6 +87,43 @@ pub(crate) struct RunArgs {
     /// Keep the nodes' directories and say where they are
     #[arg(long)]
     pub(crate) keep: bool,
+    #[command(flatten)]
+    pub(crate) hosts: HostArgs,
+}
+
+/// Hosts other than this machine.
+#[derive(Args, Clone, Debug, Default)]
+pub(crate) struct HostArgs {
+    /// Run on these hosts over SSH, also if the experiment says backend = "local"
+    #[arg(long, value_name = "FILE")]
+    pub(crate) inventory: Option<PathBuf>,
+    /// What to do with hosts that are met for the first time
+    #[arg(long, value_name = "HOW", default_value = "known", requires = "inventory")]
+    pub(crate) host_keys: HostKeys,
+    /// The program to put on the hosts, instead of this very one
+    #[arg(long, value_name = "FILE", requires = "inventory")]
+    pub(crate) program: Option<PathBuf>,
+}
+
+/// Which hosts are let in.
+#[derive(clap::ValueEnum, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum HostKeys {
+    /// Only those whose key is in known_hosts
+    #[default]
+    Known,
+    /// Also those that are not there yet, which are then added
+    AcceptNew,
+}
+
+impl HostArgs {
+    /// Reads the inventory, if one is given.
+    pub(crate) fn inventory(&self) -> Result<Option<Inventory>, InventoryError> {
+        self.inventory.as_deref().map(Inventory::read).transpose()
+    }
+
+    pub(crate) fn options(&self) -> ssh::Options {
+        ssh::Options { accept_new: self.host_keys == HostKeys::AcceptNew }
+    }
 }
 
 fn run_name(name: &str) -> Result<String, String> {
@@ -100,6 +147,9 @@ pub(crate) struct PlanArgs {
     /// Write the plan as JSON, as plan.json of a run will hold it
     #[arg(long)]
     pub(crate) json: bool,
+    /// The hosts that it would run on
+    #[arg(long, value_name = "FILE")]
+    pub(crate) inventory: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]

@@ -3,9 +3,10 @@
 mod probe;
 
 use std::{
+    collections::BTreeMap,
     io,
-    net::TcpListener,
-    sync::mpsc::{Receiver, RecvTimeoutError, channel},
+    net::{SocketAddr, TcpListener},
+    sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel},
     time::{Duration, Instant},
 };
 
@@ -17,17 +18,21 @@ use signal_hook::{
 };
 use sraft_agent::{
     clock,
-    protocol::{Answer, Call, HostFacts, Said, VERSION},
+    protocol::{Answer, Call, Effect, Flow, Hook, HostFacts, Needs, Said, VERSION},
 };
 use sraft_events::{Event, FaultAction, NodeId, Record, Source};
+use sraft_report::clocks::Clocks;
 
 use self::probe::Felt;
 use crate::{
-    host::{Agent, Host, Input},
+    fault::{Links, Strike},
+    host::{Agent, Host, Input, Ports, Reach, ssh},
     plan::Launch,
     system::{Endpoint, Membership, Reader, Start},
     view::View,
 };
+
+mod clocks;
 
 /// Why something could not be awaited to its end.
 #[derive(Debug, thiserror::Error)]
@@ -65,7 +70,12 @@ pub(crate) struct Cluster {
     hosts: Vec<Host>,
     /// One on each host.
     agents: Vec<Agent>,
+    /// Whether agents leave the nodes' directories when they end.
+    keep: bool,
+    sender: Sender<Input>,
     inbox: Receiver<Input>,
+    /// How the hosts' clocks stand to one another, as far as there are several.
+    clocks: Option<Clocks>,
     launch: Option<Launch>,
     membership: Membership,
     reader: Option<Box<dyn Reader>>,
@@ -80,6 +90,12 @@ pub(crate) struct Cluster {
 
 /// How long an agent may take to answer.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(20);
+
+/// How long lost agents may take to be replaced: the lease of the lost ones, and a reboot at most.
+const ENGAGED_AGAIN_WITHIN: Duration = Duration::from_secs(120);
+
+/// How often that is tried.
+const ENGAGED_AGAIN_EVERY: Duration = Duration::from_secs(1);
 
 /// How many lines of a dead node's standard error go into a trial's reason.
 const LAST_WORDS: usize = 3;
@@ -108,18 +124,13 @@ impl Cluster {
                 }
             })
             .map_err(here("start a thread"))?;
-        let mut agents = Vec::new();
-        for (index, host) in hosts.iter().enumerate() {
-            let agent = host.start_agent(index, sender.clone()).map_err(|error| Halt::Agent {
-                host: host.name.clone(),
-                why: format!("cannot be started: {error}"),
-            })?;
-            agents.push(agent);
-        }
         let mut cluster = Cluster {
             hosts,
-            agents,
+            agents: Vec::new(),
+            keep,
+            sender,
             inbox,
+            clocks: None,
             launch: None,
             membership: Membership::default(),
             reader: None,
@@ -130,24 +141,75 @@ impl Cluster {
             seq: 0,
             rng: ChaCha8Rng::seed_from_u64(seed),
         };
+        let facts = cluster.engage()?;
+        Ok((cluster, facts))
+    }
+
+    /// Starts an agent on each host and returns what they say of their hosts.
+    fn engage(&mut self) -> Result<Vec<HostFacts>, Halt> {
+        let places: Vec<(usize, &Host)> = self.hosts.iter().enumerate().collect();
+        let started = ssh::for_all(&places, |(index, host)| {
+            host.start_agent(*index, self.sender.clone()).map_err(|error| Halt::Agent {
+                host: host.name.clone(),
+                why: format!("cannot be started: {error}"),
+            })
+        });
+        self.agents = started.into_iter().collect::<Result<_, _>>()?;
         let hello = |host: &Host| Call::Hello {
             version: VERSION,
             host: host.name.clone(),
             dir: host.dir.clone(),
-            keep,
+            keep: self.keep,
         };
-        let greetings = cluster.hosts.iter().map(hello).enumerate().collect();
+        let greetings = self.hosts.iter().map(hello).enumerate().collect();
         let mut facts = Vec::new();
-        for (agent, answer) in cluster.ask_all(greetings)?.into_iter().enumerate() {
+        for (agent, answer) in self.ask_all(greetings)?.into_iter().enumerate() {
             match answer {
                 Answer::Hello(host) => facts.push(*host),
                 other => {
                     let why = format!("it answered a greeting with {other:?}");
-                    return Err(cluster.lost(agent, why));
+                    return Err(self.lost(agent, why));
                 }
             }
         }
-        Ok((cluster, facts))
+        if self.is_remote() {
+            // Connections that drop packets do not close.
+            let lease = Call::Lease { silence_ms: ssh::SILENCE.as_millis() as u64 };
+            self.ask_all((0..self.agents.len()).map(|agent| (agent, lease.clone())).collect())?;
+            self.engage_clocks()?;
+        }
+        Ok(facts)
+    }
+
+    /// Whether an agent that is lost can be replaced.
+    pub(crate) fn is_remote(&self) -> bool {
+        self.hosts.iter().any(Host::is_remote)
+    }
+
+    /// Replaces all agents after one was lost. They have ended everything that they had started:
+    /// what the lost one has left ends with its lease, for which this waits.
+    pub(crate) fn engage_again(&mut self) -> Result<(), Halt> {
+        let deadline = Instant::now() + ENGAGED_AGAIN_WITHIN;
+        loop {
+            self.agents.clear(); // each waits for its end
+            self.view = View::default();
+            // What they said last is of no interest, unless somebody wants to end it all.
+            while let Ok(input) = self.inbox.try_recv() {
+                if matches!(input, Input::Interrupted) {
+                    return Err(Halt::Interrupted);
+                }
+            }
+            match self.engage() {
+                Ok(_) => return Ok(()),
+                Err(Halt::Interrupted) => return Err(Halt::Interrupted),
+                Err(halt) if Instant::now() > deadline => return Err(halt),
+                Err(_) => {}
+            }
+            // A host that boots, or a lease that ends: neither can be waited for otherwise.
+            if let Ok(Input::Interrupted) = self.inbox.recv_timeout(ENGAGED_AGAIN_EVERY) {
+                return Err(Halt::Interrupted);
+            }
+        }
     }
 
     /// The hosts, in the order of the facts that [`Cluster::open`] returns.
@@ -171,11 +233,20 @@ impl Cluster {
         let ports = free_ports(3 * size, &mut self.rng)
             .map_err(|source| Halt::Here { doing: "find free ports", source })?;
         let nodes = (1..=u64::from(launch.size)).zip(ports.chunks(3));
-        let nodes = nodes.map(|(node, ports)| Endpoint {
-            host: self.hosts[self.host_of(node)].address.clone(),
-            peer: ports[0],
-            client: ports[1],
-            admin: ports[2],
+        // Packet filters tell nodes apart by their addresses. All of 127/8 is this machine.
+        let apart = launch.fault.links.is_some();
+        let nodes = nodes.map(|(node, free)| {
+            let Host { address, ports, reach, .. } = &self.hosts[self.host_of(node)];
+            let host = match reach {
+                Reach::Local if apart => format!("127.0.0.{node}"),
+                _ => address.clone(),
+            };
+            match ports {
+                Some(Ports { peer, client, admin, .. }) => {
+                    Endpoint { host, peer: *peer, client: *client, admin: *admin }
+                }
+                None => Endpoint { host, peer: free[0], client: free[1], admin: free[2] },
+            }
         });
         self.membership = Membership { cluster: name, nodes: nodes.collect() };
         self.reader = launch.system.reader(&self.membership);
@@ -230,6 +301,97 @@ impl Cluster {
         self.ask_all(calls.collect()).map(drop)
     }
 
+    /// Whether every host can do what the run's faults need of it.
+    pub(crate) fn check_faults(&mut self, needs: Needs) -> Result<(), Halt> {
+        if needs == Needs::default() {
+            return Ok(());
+        }
+        for agent in 0..self.agents.len() {
+            // One by one, so that the error can name the host.
+            match self.ask_all(vec![(agent, Call::CheckFaults { needs })]) {
+                Err(Halt::Stuck(why)) => return Err(self.lost(agent, why)),
+                other => other.map(drop)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Has the agents make everything ready for a fault of links, which they forget after `lease`.
+    pub(crate) fn arm(
+        &mut self,
+        strike: &Strike,
+        links: &Links,
+        lease: Duration,
+    ) -> Result<(), Halt> {
+        let calls = self.flows(strike, links).map_err(Halt::Stuck)?;
+        let calls = calls.into_iter().map(|(agent, flows)| {
+            let (effect, lease_ms) = (links.effect, lease.as_millis() as u64);
+            (agent, Call::Arm { flows, effect, lease_ms })
+        });
+        self.ask_all(calls.collect()).map(drop)
+    }
+
+    /// Puts in force what was armed.
+    pub(crate) fn strike(&mut self, strike: &Strike, links: &Links) -> Result<(), Halt> {
+        let calls = self.flows(strike, links).map_err(Halt::Stuck)?.into_keys().map(|agent| {
+            let mut strikes = strike.actions.clone();
+            strikes.retain(|(node, _)| self.host_of(*node) == agent);
+            (agent, Call::Strike { strikes })
+        });
+        let calls = calls.collect();
+        self.ask_all(calls).map(drop)
+    }
+
+    /// Undoes what was done to the links of these nodes, and what was armed.
+    pub(crate) fn heal(&mut self, nodes: &[NodeId]) -> Result<(), Halt> {
+        let calls = (0..self.agents.len()).map(|agent| {
+            let mut nodes = nodes.to_vec();
+            nodes.retain(|node| self.host_of(*node) == agent);
+            (agent, Call::Heal { nodes })
+        });
+        let calls = calls.collect();
+        self.ask_all(calls).map(drop)
+    }
+
+    /// The packets that a strike is about, by the agent that is to see to them.
+    ///
+    /// It is the agent on the host of a node that is struck, so that everything that happens to one
+    /// node happens at once and on one clock. Packets are dropped where they arrive if that host
+    /// is the one, because a sender is told when its own host drops them; they are held back where
+    /// they leave.
+    fn flows(&self, strike: &Strike, links: &Links) -> Result<BTreeMap<usize, Vec<Flow>>, String> {
+        let struck = |node: NodeId| strike.actions.iter().any(|(other, _)| *other == node);
+        let mut flows: BTreeMap<usize, Vec<Flow>> = BTreeMap::new();
+        for &(from, to) in &strike.paths {
+            let held_back = matches!(links.effect, Effect::Delay { .. });
+            let receiver = !held_back && (struck(to) || !struck(from));
+            let here = self.host_of(from) == self.host_of(to);
+            let (node, hook) = match receiver || (here && !held_back) {
+                true => (to, Hook::In),
+                false => (from, Hook::Out),
+            };
+            let flow = Flow {
+                from: self.peer_address(from)?,
+                to: self.peer_address(to)?,
+                hook,
+                answers: links.answers(),
+            };
+            flows.entry(self.host_of(node)).or_default().push(flow);
+        }
+        Ok(flows)
+    }
+
+    fn peer_address(&self, node: NodeId) -> Result<SocketAddr, String> {
+        let at = &self.membership.nodes[node as usize - 1];
+        let ip = at.host.parse().map_err(|_| {
+            format!(
+                "node {node} is at `{}`, and packets carry addresses, not names; give the host an                  address as addr in the inventory",
+                at.host
+            )
+        })?;
+        Ok(SocketAddr::new(ip, at.peer))
+    }
+
     /// Waits until `done` says something, or until `deadline`.
     pub(crate) fn wait<T>(
         &mut self,
@@ -266,15 +428,13 @@ impl Cluster {
         self.seq += 1;
     }
 
-    /// What has been recorded since the last call of [`Cluster::take_records`].
-    pub(crate) fn records(&self) -> &[Record] {
-        &self.records
-    }
-
-    /// Hands out what has been recorded, in the order of time.
+    /// Hands out what has been recorded, in the order of time. Every stamp is still that of its
+    /// writer's own clock.
     pub(crate) fn take_records(&mut self) -> Vec<Record> {
         let mut records = std::mem::take(&mut self.records);
-        records.sort_by(|a, b| (a.mono_ns, &a.source, a.seq).cmp(&(b.mono_ns, &b.source, b.seq)));
+        records.sort_by_cached_key(|record| {
+            (self.order_ns(record), record.source.clone(), record.seq)
+        });
         records
     }
 
@@ -323,6 +483,10 @@ impl Cluster {
                 Some((agent, Said::Failed { id, error }))
                     if id == 0 || place(agent, id).is_some() =>
                 {
+                    let error = match self.is_remote() {
+                        true => format!("host {}: {error}", self.hosts[agent].name),
+                        false => error,
+                    };
                     return Err(Halt::Stuck(error));
                 }
                 Some(_) => {}
@@ -332,7 +496,7 @@ impl Cluster {
     }
 
     fn take(&mut self, record: Record) {
-        self.view.fold(&record);
+        self.view.fold(&self.placed(&record));
         self.records.push(record);
     }
 

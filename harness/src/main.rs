@@ -8,10 +8,12 @@
 //! cluster      the processes of the moment, and what is known of them
 //! view         records -> who leads, who follows, who is up
 //! fault        what is done to whom
-//! host         how an agent is reached
+//! inventory    the hosts of a cluster, as their owner wrote them down
+//! host         how an agent is reached, here or over SSH
 //! system       what agents start
 //! simulate     the same plan, with a simulator in the place of agent and cluster
 //! ec2          instances of Amazon's cloud to run it on
+//! testbed      hosts on this machine to rehearse on
 //! progress     what the user sees meanwhile
 //! load         the load generator's options
 //! ```
@@ -25,6 +27,7 @@ mod ec2;
 mod experiment;
 mod fault;
 mod host;
+mod inventory;
 mod load;
 mod manifest;
 mod plan;
@@ -32,6 +35,7 @@ mod progress;
 mod run;
 mod simulate;
 mod system;
+mod testbed;
 mod trial;
 mod view;
 
@@ -48,6 +52,7 @@ use sraft_report::results::RunDir;
 use crate::{
     cli::{Cli, Command, PlanArgs, ProbeArgs, ReportArgs},
     experiment::File,
+    inventory::Inventory,
     plan::{Overrides, RunPlan},
 };
 
@@ -59,6 +64,7 @@ fn main() -> ExitCode {
         Command::Sim(command) => simulate::swarm(&command),
         Command::Load(args) => load::run(&args),
         Command::Ec2(command) => ec2::run(&command),
+        Command::Testbed(command) => testbed::run(&command),
         Command::Node(args) => return sraft_node::exit_code(sraft_node::run(*args)),
         Command::Exec { die_with_parent, command } => {
             sraft_agent::exec::exec(die_with_parent, &command).map_err(Into::into)
@@ -81,7 +87,8 @@ fn probe(args: ProbeArgs) -> anyhow::Result<ExitCode> {
 fn plan(args: &PlanArgs) -> anyhow::Result<ExitCode> {
     let file = File::read(&args.experiment)?;
     let overrides = Overrides { trials: args.trials, seed: args.seed };
-    let run = RunPlan::new(&file, overrides)?;
+    let inventory = args.inventory.as_deref().map(Inventory::read).transpose()?;
+    let run = RunPlan::on(&file, overrides, inventory.as_ref())?;
     match args.json {
         true => say(&(serde_json::to_string_pretty(&run.plan)? + "\n"))?,
         false => say(&plan::describe(&run))?,

@@ -6,16 +6,16 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 use sraft_report::results::{Host, Manifest, Plan, Session};
 
-/// The manifest of a run that begins.
+/// The manifest of a run that begins, on hosts whose clocks are within so many nanoseconds.
 pub(crate) fn new(
     plan: &Plan,
     run: &str,
-    hosts: &[(&str, impl Serialize)],
+    hosts: &[((&str, impl Serialize), u64)],
 ) -> anyhow::Result<Manifest> {
-    let host = |(name, facts): &(&str, _)| {
+    let host = |((name, facts), clock_bound_ns): &((&str, _), u64)| {
         let facts = serde_json::to_value(facts)?;
-        // Every process of one host reads the same clock.
-        anyhow::Ok(Host { name: (*name).to_owned(), facts, clock_bound_us: 0.0 })
+        let clock_bound_us = *clock_bound_ns as f64 / 1000.0;
+        anyhow::Ok(Host { name: (*name).to_owned(), facts, clock_bound_us })
     };
     let hosts = hosts.iter().map(host).collect::<Result<_, _>>()?;
     Ok(Manifest {

@@ -3,6 +3,7 @@
 
 mod cells;
 mod describe;
+mod faults;
 mod power;
 #[cfg(test)]
 mod tests;
@@ -16,12 +17,14 @@ use std::{collections::BTreeMap, ops::RangeInclusive, time::Duration};
 
 use rand::{SeedableRng, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
+use sraft_agent::protocol::{Effect, Needs};
 use sraft_core::{Protocol, Span, Timing, TimingKnobs};
 use sraft_report::results::{Block, Plan, PlannedVariant, Setting, WishedFigure};
 
 use crate::{
     experiment::{Experiment, File, Refused},
-    fault::{Kind, Target},
+    fault::{Direction, Kind, Links, Target},
+    inventory::Inventory,
     simulate::Sim,
     system::System,
 };
@@ -43,6 +46,8 @@ pub(crate) struct RunPlan {
     pub(crate) plan: Plan,
     pub(crate) timeout: Duration,
     pub(crate) backend: Backend,
+    /// What is not as the experiment says, for a human.
+    pub(crate) place: Option<String>,
     launches: BTreeMap<(String, String), Launch>,
 }
 
@@ -51,16 +56,41 @@ pub(crate) struct RunPlan {
 pub(crate) enum Backend {
     /// Processes of this machine.
     Local,
+    /// Processes of the hosts of an inventory.
+    Ssh,
     /// A simulator within this program.
     Sim,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What is done to whom.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Fault {
     pub(crate) kind: Kind,
     pub(crate) target: Target,
-    /// How long a pause lasts at least.
+    /// How long it lasts at least, if it does not end processes.
     pub(crate) duration: Duration,
+    /// How often each victim is struck.
+    pub(crate) count: u32,
+    /// What is done to links, if it is a fault of links.
+    pub(crate) links: Option<Links>,
+}
+
+impl Fault {
+    /// Whom it is aimed at, for records.
+    pub(crate) fn aim(&self) -> String {
+        match &self.links {
+            Some(links) if !links.groups.is_empty() => links.to_string(),
+            Some(Links { direction: Direction::Out, .. }) => format!("{} >", self.target),
+            Some(Links { direction: Direction::In, .. }) => format!("{} <", self.target),
+            _ => self.target.to_string(),
+        }
+    }
+
+    /// What it needs of hosts.
+    pub(crate) fn needs(&self) -> Needs {
+        let delay = self.links.as_ref().is_some_and(|l| matches!(l.effect, Effect::Delay { .. }));
+        Needs { rules: self.links.is_some(), delay }
+    }
 }
 
 /// How the nodes of a variant are started in a cell, and what is done to them.
@@ -106,11 +136,31 @@ impl RunPlan {
         systems
     }
 
-    /// Checks and expands an experiment.
+    /// What the run's faults need of its hosts.
+    pub(crate) fn needs(&self) -> Needs {
+        let all = self.launches.values().map(|launch| launch.fault.needs());
+        all.fold(Needs::default(), |a, b| Needs {
+            rules: a.rules || b.rules,
+            delay: a.delay || b.delay,
+        })
+    }
+
+    /// Checks and expands an experiment that runs on this machine.
+    #[cfg(test)]
     pub(crate) fn new(file: &File, overrides: Overrides) -> Result<RunPlan, Refused> {
+        RunPlan::on(file, overrides, None)
+    }
+
+    /// Checks and expands an experiment. With an inventory it runs on its hosts, also if it says
+    /// that it runs here: the same file is for both.
+    pub(crate) fn on(
+        file: &File,
+        overrides: Overrides,
+        inventory: Option<&Inventory>,
+    ) -> Result<RunPlan, Refused> {
         let given = &file.experiment;
         file_name(file, &["name"], &given.name)?;
-        let backend = backend(file, given)?;
+        let backend = backend(file, given, inventory)?;
         let variants = variants(file, given)?;
         if let Some(wish) = &given.report {
             let names = variants.iter().map(|variant| variant.name.as_str());
@@ -153,6 +203,7 @@ impl RunPlan {
         let cells = cells::cells(file, given)?;
         for cell in &cells {
             for (variant, launch) in cells::lower(file, cell, backend)? {
+                enough_hosts(file, &launch, inventory)?;
                 settings.push(setting(&cell.name, &variant, &launch));
                 launches.insert((cell.name.clone(), variant), launch);
             }
@@ -180,7 +231,7 @@ impl RunPlan {
             question: given.question.clone(),
             seed,
             fault: given.fault.kind.clone(),
-            target: given.fault.target.clone(),
+            target: given.fault.aim(),
             timeout_ns: u64::try_from(trials.timeout.0.as_nanos()).unwrap_or(u64::MAX),
             cells,
             variants,
@@ -188,7 +239,8 @@ impl RunPlan {
             blocks: order(&strata, count, block, warmup, seed),
             report: given.report.clone(),
         };
-        Ok(RunPlan { plan, timeout: trials.timeout.0, backend, launches })
+        let place = inventory.map(|inventory| place(given, inventory));
+        Ok(RunPlan { plan, timeout: trials.timeout.0, backend, place, launches })
     }
 }
 
@@ -212,23 +264,70 @@ pub(crate) fn fits_file_name(name: &str) -> bool {
 }
 
 /// Refuses what only other backends, or later versions, can do.
-fn backend(file: &File, given: &Experiment) -> Result<Backend, Refused> {
-    let refuse = |message: String| {
-        let message = format!("{message}; write backend = \"local\" or \"sim\"");
-        Err(file.refuse(&["cluster", "backend"], message))
-    };
-    let backend = match given.cluster.backend.as_str() {
-        "local" => Backend::Local,
-        "sim" => Backend::Sim,
-        "ssh" => return refuse("this version has no ssh backend".to_owned()),
-        other => return refuse(format!("there is no backend `{other}`")),
+fn backend(
+    file: &File,
+    given: &Experiment,
+    inventory: Option<&Inventory>,
+) -> Result<Backend, Refused> {
+    let refuse = |message: String| Err(file.refuse(&["cluster", "backend"], message));
+    let backend = match (given.cluster.backend.as_str(), inventory) {
+        ("local", None) => Backend::Local,
+        ("local" | "ssh", Some(_)) => Backend::Ssh,
+        ("ssh", None) => {
+            return refuse(
+                "backend = \"ssh\" runs on hosts; say which with --inventory FILE, or write \
+                 backend = \"local\""
+                    .to_owned(),
+            );
+        }
+        ("sim", None) => Backend::Sim,
+        ("sim", Some(inventory)) => {
+            return refuse(format!(
+                "a simulated experiment has no hosts; leave out --inventory {}, or write backend \
+                 = \"local\"",
+                inventory.path.display()
+            ));
+        }
+        (other, _) => {
+            return refuse(format!(
+                "there is no backend `{other}`; write backend = \"local\", \"ssh\" or \"sim\""
+            ));
+        }
     };
     if backend != Backend::Sim && given.sim.is_some() {
-        let message = "[sim] says what is simulated, and backend = \"local\" simulates nothing; \
+        let message = "[sim] says what is simulated, and only backend = \"sim\" simulates; \
                        remove it, or write backend = \"sim\"";
         return Err(file.refuse(&["sim"], message));
     }
     Ok(backend)
+}
+
+/// Every node has a host of its own.
+fn enough_hosts(
+    file: &File,
+    launch: &Launch,
+    inventory: Option<&Inventory>,
+) -> Result<(), Refused> {
+    let Some(inventory) = inventory else { return Ok(()) };
+    let (size, hosts) = (launch.size as usize, inventory.hosts.len());
+    if size <= hosts {
+        return Ok(());
+    }
+    let message = format!(
+        "a cluster of {size} nodes needs {size} hosts, and {} has {hosts}; lower cluster.size or \
+         add hosts",
+        inventory.path.display()
+    );
+    Err(file.refuse(&["cluster", "size"], message))
+}
+
+fn place(given: &Experiment, inventory: &Inventory) -> String {
+    let names: Vec<&str> = inventory.hosts.iter().map(|host| host.name.as_str()).collect();
+    let instead = match given.cluster.backend.as_str() {
+        "ssh" => String::new(),
+        other => format!(" (the experiment says backend = \"{other}\")"),
+    };
+    format!("over SSH on {}, of {}{instead}", names.join(", "), inventory.path.display())
 }
 
 fn variants(file: &File, given: &Experiment) -> Result<Vec<PlannedVariant>, Refused> {

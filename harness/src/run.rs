@@ -19,7 +19,8 @@ use crate::{
     cli::RunArgs,
     cluster::{Cluster, Halt},
     experiment::File,
-    host::Host,
+    host::{Host, ssh},
+    inventory::{self, Inventory},
     manifest,
     plan::{Backend, Launch, Overrides, RunPlan},
     progress::Progress,
@@ -43,18 +44,32 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     if begun.plan.backend == Backend::Sim {
         return simulate::run(args, begun);
     }
-    let Begun { plan, dir, lock, done, .. } = begun;
+    let Begun { plan, reached, dir, lock, done, .. } = begun;
 
     // 2. Agents, which own every process and every working file from now on.
     let work = work_dir(&dir)?;
     let seed = plan.plan.seed ^ done.len() as u64;
-    let hosts = vec![Host::local(work.to_string_lossy().into_owned())];
+    let mut sent = Vec::new();
+    let hosts = match reached {
+        None => vec![Host::local(work.to_string_lossy().into_owned())],
+        Some(reached) => {
+            sent.extend(reached.iter().filter(|(_, t)| t.sent).map(|(host, _)| host.name.clone()));
+            // A folder of its own, so that a run that was interrupted does not stand in the way.
+            let folder = format!("{}-{}", dir.experiment(), dir.run());
+            reached.into_iter().map(|(host, t)| Host::remote(&host, t, &folder)).collect()
+        }
+    };
     let (mut cluster, facts) = Cluster::open(hosts, args.keep, seed)?;
+    cluster.check_faults(plan.needs())?;
     let mut manifest = match dir.read_manifest() {
-        Ok(manifest) if args.resume.is_some() => manifest,
+        Ok(manifest) if args.resume.is_some() => {
+            same_hosts(&manifest, cluster.hosts(), &dir)?;
+            manifest
+        }
         _ => {
             let names = cluster.hosts().iter().map(|host| host.name.as_str());
-            let hosts: Vec<_> = names.zip(&facts).collect();
+            let bounds = cluster.clock_bounds_ns();
+            let hosts: Vec<_> = names.zip(&facts).zip(bounds).collect();
             manifest::new(&plan.plan, dir.run(), &hosts)?
         }
     };
@@ -69,6 +84,9 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     // 3. The trials.
     let mut progress = Progress::new(&plan.plan, done.len() as u64);
     progress.note(&format!("{}: writing to {}", plan.plan.experiment, dir.results().display()));
+    if !sent.is_empty() {
+        progress.note(&format!("the program was sent to {}", sent.join(", ")));
+    }
     for (host, facts) in cluster.hosts().iter().zip(&facts) {
         if facts.filesystem.as_deref() == Some("tmpfs") {
             progress.note(&format!(
@@ -81,13 +99,15 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     let mut session = Session { plan: &plan, dir: &dir, done, progress: &mut progress };
     let result = session.work(&mut cluster);
     progress.finish();
+    let kept: Vec<String> = cluster.hosts().iter().map(Host::place).collect();
+    let kept = kept.join(", ");
     drop(cluster); // every process is gone, before anything is computed
     if !args.keep {
         // The agent has removed it, unless somebody has killed the agent.
         let _ = std::fs::remove_dir_all(&work);
     }
     if args.keep {
-        progress.note(&format!("the nodes' directories are in {}", work.display()));
+        progress.note(&format!("the nodes' directories are in {kept}"));
     }
     conclude(args, &dir, lock, manifest, &progress, result)
 }
@@ -136,9 +156,52 @@ pub(crate) fn conclude(
     }
 }
 
+/// Logs in at every host, checks it, and puts the program there, before anything is begun. What is
+/// wrong with any of them is said for all of them.
+fn reach(inventory: Inventory, args: &RunArgs) -> anyhow::Result<Vec<Reached>> {
+    let options = args.hosts.options();
+    let program = args.hosts.program.clone().unwrap_or_else(sraft_agent::own_executable);
+    let program = ssh::Program::read(&program)?;
+    let targets =
+        ssh::for_all(&inventory.hosts, |host| ssh::Target::prepare(host, &program, options));
+    let mut reached = Vec::new();
+    let mut refusals = Vec::new();
+    for (host, target) in inventory.hosts.into_iter().zip(targets) {
+        match target {
+            Ok(target) => reached.push((host, target)),
+            Err(error) => refusals.push(error.to_string()),
+        }
+    }
+    match refusals.len() {
+        0 => Ok(reached),
+        1 => bail!("host {}", refusals[0]),
+        n => bail!("{n} hosts cannot be used:\n  {}", refusals.join("\n  ")),
+    }
+}
+
+/// A host that is ready for an agent.
+type Reached = (inventory::Host, ssh::Target);
+
+/// Figures of other hosts are no part of a run.
+fn same_hosts(manifest: &Manifest, hosts: &[Host], dir: &RunDir) -> anyhow::Result<()> {
+    let before: Vec<&str> = manifest.hosts.iter().map(|host| host.name.as_str()).collect();
+    let now: Vec<&str> = hosts.iter().map(|host| host.name.as_str()).collect();
+    if before != now {
+        bail!(
+            "{} was begun on {}, but would go on on {}; give the same --inventory as then",
+            dir.results().display(),
+            before.join(", "),
+            now.join(", ")
+        );
+    }
+    Ok(())
+}
+
 /// A run whose folder is there and locked.
 pub(crate) struct Begun {
     pub(crate) plan: RunPlan,
+    /// The hosts, if they are others than this machine.
+    reached: Option<Vec<Reached>>,
     pub(crate) dir: RunDir,
     pub(crate) lock: RunLock,
     pub(crate) done: BTreeSet<u64>,
@@ -150,13 +213,18 @@ fn begin(args: &RunArgs) -> anyhow::Result<Begun> {
     let path = args.experiment.as_deref().context("name an experiment")?;
     let file = File::read(path)?;
     let overrides = Overrides { trials: args.trials, seed: args.seed };
-    let plan = RunPlan::new(&file, overrides)?;
+    let inventory = args.hosts.inventory()?;
+    let plan = RunPlan::on(&file, overrides, inventory.as_ref())?;
     installed(&plan)?;
+    if plan.backend == Backend::Local {
+        sraft_agent::rules::check(plan.needs()).map_err(anyhow::Error::msg)?;
+    }
+    let reached = inventory.map(|inventory| reach(inventory, args)).transpose()?;
     let dir = create(&args.out, &plan.plan.experiment, args.name.as_deref())?;
     let lock = dir.lock()?;
     dir.write_experiment(&file.text)?;
     dir.write_plan(&plan.plan)?;
-    Ok(Begun { plan, dir, lock, done: BTreeSet::new(), reached_ns: 0 })
+    Ok(Begun { plan, reached, dir, lock, done: BTreeSet::new(), reached_ns: 0 })
 }
 
 /// Refuses what this machine has no programs for.
@@ -210,7 +278,8 @@ fn resume(args: &RunArgs, run: &Path) -> anyhow::Result<Begun> {
         trials: Some(args.trials.unwrap_or(per_variant)),
         seed: Some(args.seed.unwrap_or(planned.seed)),
     };
-    let plan = RunPlan::new(&file, overrides)?;
+    let inventory = args.hosts.inventory()?;
+    let plan = RunPlan::on(&file, overrides, inventory.as_ref())?;
     if plan.plan != planned {
         bail!(
             "the plan of {} was another one: it cannot be gone on with under other options or by \
@@ -229,7 +298,8 @@ fn resume(args: &RunArgs, run: &Path) -> anyhow::Result<Begun> {
         );
     }
     let reached_ns = resumed.events.records.iter().map(|record| record.mono_ns).max();
-    Ok(Begun { plan, dir, lock, done, reached_ns: reached_ns.unwrap_or(0) })
+    let reached = inventory.map(|inventory| reach(inventory, args)).transpose()?;
+    Ok(Begun { plan, reached, dir, lock, done, reached_ns: reached_ns.unwrap_or(0) })
 }
 
 /// Trials of one variant in one cell; the same number for all.
@@ -307,6 +377,7 @@ impl Session<'_> {
                 sound = match trial::settle(cluster, launch) {
                     Ok(()) => true,
                     Err(Halt::Died(_) | Halt::Stuck(_)) => false,
+                    Err(Halt::Agent { .. }) if cluster.is_remote() => false,
                     Err(halt) => return Err(halt.into()),
                 };
             }
@@ -330,7 +401,12 @@ impl Session<'_> {
             sound = ended.sound;
             self.keep(cluster, number).map_err(Failure::Other)?;
         }
-        cluster.stop()?;
+        match cluster.stop() {
+            Err(halt @ Halt::Agent { .. }) if cluster.is_remote() => {
+                self.engage_again(cluster, &halt)?;
+            }
+            stopped => stopped?,
+        }
         cluster.record(Event::ClusterStopped {});
         self.append(cluster).map_err(Failure::Other)
     }
@@ -353,6 +429,10 @@ impl Session<'_> {
             let settled = cluster.start(launch, name).and_then(|()| trial::settle(cluster, launch));
             match settled {
                 Ok(()) => break,
+                Err(Halt::Agent { host, why }) if cluster.is_remote() && failed + 1 < STARTS => {
+                    failed += 1;
+                    self.engage_again(cluster, &Halt::Agent { host, why })?;
+                }
                 Err(Halt::Died(why) | Halt::Stuck(why)) => {
                     failed += 1;
                     if failed == STARTS {
@@ -372,6 +452,12 @@ impl Session<'_> {
             size: launch.size,
         });
         Ok(())
+    }
+
+    /// Starts agents anew after one was lost.
+    fn engage_again(&mut self, cluster: &mut Cluster, lost: &Halt) -> Result<(), Failure> {
+        self.progress.note(&format!("{lost}; connecting again"));
+        Ok(cluster.engage_again()?)
     }
 
     /// Writes down what a trial has left, before the next one begins.

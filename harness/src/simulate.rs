@@ -74,11 +74,11 @@ struct Facts {
 /// `sraft run` of an experiment whose cluster is simulated.
 pub(crate) fn run(args: &RunArgs, begun: Begun) -> anyhow::Result<ExitCode> {
     let asked = interruption()?;
-    let Begun { plan, dir, lock, done, reached_ns } = begun;
+    let Begun { plan, dir, lock, done, reached_ns, .. } = begun;
     let facts = Facts { kind: "simulated", program: env!("CARGO_PKG_VERSION") };
     let mut manifest = match dir.read_manifest() {
         Ok(manifest) if args.resume.is_some() => manifest,
-        _ => manifest::new(&plan.plan, dir.run(), &[(HOST, &facts)])?,
+        _ => manifest::new(&plan.plan, dir.run(), &[((HOST, &facts), 0)])?,
     };
     manifest.sessions.push(manifest::session());
     dir.write_manifest(&manifest)?;

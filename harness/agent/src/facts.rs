@@ -1,4 +1,8 @@
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::Path,
+    process::{Command, Stdio},
+};
 
 use rustix::system::uname;
 
@@ -22,7 +26,34 @@ pub(crate) fn gather(dir: &Path) -> protocol::HostFacts {
             .map(|kib| kib * 1024),
         filesystem: filesystem(dir),
         clocks: clock::read(),
+        chrony: chrony(),
     }
+}
+
+/// What `chronyc -c tracking` says, if there is one and it is at work.
+fn chrony() -> Option<protocol::Chrony> {
+    let said = Command::new("chronyc")
+        .args(["-c", "tracking"])
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .output()
+        .ok()?;
+    tracking(&String::from_utf8_lossy(&said.stdout))
+}
+
+/// The fields of `chronyc -c tracking`: reference, its name, stratum, time, system offset, last
+/// offset, RMS offset, frequency, residual frequency, skew, root delay, root dispersion, ...;
+/// times in seconds (chronyc(1)).
+fn tracking(text: &str) -> Option<protocol::Chrony> {
+    let fields: Vec<&str> = text.trim().split(',').collect();
+    let seconds = |at: usize| fields.get(at)?.parse::<f64>().ok().filter(|s| s.is_finite());
+    let stratum: u32 = fields.get(2)?.parse().ok().filter(|stratum| *stratum > 0)?;
+    let (offset, delay, dispersion) = (seconds(4)?, seconds(10)?, seconds(11)?);
+    Some(protocol::Chrony {
+        offset_ns: (offset * 1e9).round() as i64,
+        bound_ns: ((offset.abs() + dispersion + delay / 2.0) * 1e9).ceil() as u64,
+        stratum,
+    })
 }
 
 /// The first `name : value` of a file in /proc.
@@ -47,4 +78,21 @@ fn filesystem(dir: &Path) -> Option<String> {
         .filter(|(point, _)| dir.starts_with(point))
         .max_by_key(|(point, _)| point.len())
         .map(|(_, kind)| kind.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chronys_own_bound_is_taken_from_its_tracking() {
+        let text = "A9FEA97B,169.254.169.123,4,1700000000.1,-0.000002,0.000001,0.000003,1.5,0.0,\
+                    0.02,0.000400,0.000100,16.2,Normal\n";
+        let said = tracking(text).unwrap();
+        assert_eq!(said, protocol::Chrony { offset_ns: -2000, bound_ns: 302_000, stratum: 4 });
+        // Not synchronised, not there, something else.
+        assert_eq!(tracking("00000000,,0,0,0,0,0,0,0,0,1,1,0,Not synchronised\n"), None);
+        assert_eq!(tracking("506 Cannot talk to daemon\n"), None);
+        assert_eq!(tracking(""), None);
+    }
 }

@@ -12,6 +12,7 @@
 
 pub mod clock;
 pub mod protocol;
+pub mod rules;
 
 mod directory;
 pub mod exec;
@@ -19,8 +20,11 @@ mod facts;
 mod input;
 pub mod probe;
 mod process;
+mod skew;
 pub mod supervisor;
 mod tail;
+
+pub use process::start_time;
 
 use std::{
     io::{self, Write},

@@ -4,6 +4,8 @@
 //! The agent lives exactly as long as its input is open. When that closes, for whatever reason,
 //! it undoes every fault, kills every process it owns, and exits.
 
+use std::net::SocketAddr;
+
 use serde::{Deserialize, Serialize};
 use sraft_events::{FaultAction, NodeId};
 
@@ -67,6 +69,36 @@ pub enum Call {
         /// What is done to which node.
         actions: Vec<(NodeId, FaultAction)>,
     },
+    /// Can this host do these faults? Fails with what is missing. Removes what agents that died
+    /// have left in its packet filter.
+    CheckFaults {
+        /// What will be asked of it.
+        needs: Needs,
+    },
+    /// What have agents that died left in the packet filter of this host?
+    Leftovers {
+        /// Whether to remove it.
+        remove: bool,
+    },
+    /// Makes everything ready for a [`Call::Strike`]; nothing happens to any packet yet.
+    Arm {
+        /// The packets that are meant.
+        flows: Vec<Flow>,
+        /// What happens to them.
+        effect: Effect,
+        /// The kernel forgets the rules after so many milliseconds, whatever becomes of the agent.
+        lease_ms: u64,
+    },
+    /// Puts in force what was armed last.
+    Strike {
+        /// Whom it strikes, for the records: nodes of any host.
+        strikes: Vec<(NodeId, FaultAction)>,
+    },
+    /// Removes what was armed or put in force. Does nothing if there is nothing.
+    Heal {
+        /// Whom it struck, for the records.
+        nodes: Vec<NodeId>,
+    },
     /// Kills every process, waits for their ends, and delivers what is left of their logs.
     StopAll {},
     /// Starts a probe, in a fresh directory `DIR/probe`. Answered with [`Answer::Started`] once it
@@ -86,6 +118,78 @@ pub enum Call {
     /// Tells the probe to end (SIGTERM). Answered once it has ended and every row has been
     /// delivered; failed if it had ended before, ended badly or had to be killed.
     StopProbe {},
+    /// From now on the agent ends, as if its input had closed, when it has heard nothing for so
+    /// long. Empty lines count: a connection that drops packets does not close.
+    Lease {
+        /// The longest silence, milliseconds.
+        silence_ms: u64,
+    },
+    /// Answers the clock pings of other agents from now on.
+    AnswerClocks {
+        /// Address and UDP port to listen at.
+        at: String,
+    },
+    /// Compares this host's clock with that of an agent that answers pings.
+    CompareClocks {
+        /// Where it answers.
+        with: String,
+    },
+}
+
+/// What faults need of a host.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Needs {
+    /// Packets are dropped.
+    #[serde(default)]
+    pub rules: bool,
+    /// Packets are held back.
+    #[serde(default)]
+    pub delay: bool,
+}
+
+/// Packets from one node to another, told by the nodes' addresses and peer ports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Flow {
+    /// Address and peer port of the sender.
+    pub from: SocketAddr,
+    /// Address and peer port of the receiver.
+    pub to: SocketAddr,
+    /// Where this host can lay hands on them.
+    pub hook: Hook,
+    /// Whether packets on connections that the receiver has dialled are meant as well. Messages
+    /// travel on the sender's own connections; the sender's packets on the receiver's only
+    /// acknowledge what the receiver has sent, and without them its messages are lost too.
+    pub answers: bool,
+}
+
+/// Where packets pass by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Hook {
+    /// As they arrive at this host.
+    In,
+    /// As they leave it.
+    Out,
+}
+
+/// What happens to packets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Effect {
+    /// They are lost.
+    Drop,
+    /// So many in a thousand are lost, by lot.
+    Loss {
+        /// From 1 to 999.
+        per_mille: u32,
+    },
+    /// They are held back. Only where they leave ([`Hook::Out`]).
+    Delay {
+        /// How long, microseconds.
+        delay_us: u64,
+        /// The most by which it varies, microseconds.
+        jitter_us: u64,
+    },
 }
 
 /// What the lines of a node's log are.
@@ -165,9 +269,47 @@ pub enum Answer {
         /// The process id.
         pid: u32,
     },
-    /// To [`Call::Fault`] and [`Call::StopAll`]. The stamps come as records. To
-    /// [`Call::StopProbe`].
+    /// To [`Call::CompareClocks`].
+    Compared(Comparison),
+    /// To [`Call::Fault`], [`Call::Strike`], [`Call::Heal`] and [`Call::StopAll`], whose stamps come
+    /// as records, to [`Call::StopProbe`], and to what yields nothing else.
     Ok,
+    /// To [`Call::Leftovers`]: what there was, one phrase each.
+    Leftovers {
+        /// The phrases.
+        found: Vec<String>,
+    },
+}
+
+/// How far another host's `CLOCK_MONOTONIC` is from this one's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Comparison {
+    /// Theirs less ours, nanoseconds.
+    pub offset_ns: i64,
+    /// The least round trip, without the time spent there, nanoseconds.
+    pub rtt_ns: u64,
+    /// How many pings of the burst were answered.
+    pub answered: u32,
+}
+
+impl Comparison {
+    /// How far the true offset can be from [`Comparison::offset_ns`], nanoseconds: half the round
+    /// trip, if one of the two ways took no time at all.
+    pub fn bound_ns(&self) -> u64 {
+        self.rtt_ns.div_ceil(2)
+    }
+}
+
+/// What the host's chrony says of its wall clock.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Chrony {
+    /// How far it believes the wall clock to be from the true time, nanoseconds; positive is slow.
+    pub offset_ns: i64,
+    /// How far it can be at most: offset, root dispersion and half the root delay (chronyc(1),
+    /// tracking), nanoseconds.
+    pub bound_ns: u64,
+    /// Distance from a reference clock in hops.
+    pub stratum: u32,
 }
 
 /// An agent's clocks, read one right after the other.
@@ -205,4 +347,7 @@ pub struct HostFacts {
     pub filesystem: Option<String>,
     /// The clocks at the answer.
     pub clocks: Clocks,
+    /// What chrony says, if it is there.
+    #[serde(default)]
+    pub chrony: Option<Chrony>,
 }

@@ -8,6 +8,8 @@
 //! [`QUIET`] after the first thing that calls for it, and is then done in one go. No figure depends
 //! on when the agent reads: every record carries the time at which its writer made it.
 
+mod links;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     io::{self, Write},
@@ -33,6 +35,8 @@ use crate::{
     probe::Probe,
     process::{Process, how},
     protocol::{self, Answer, Call, Clocks, LogFormat, MAX_LINE, Request, Said},
+    rules,
+    skew::{self, Answering},
     tail::EventLog,
 };
 
@@ -60,11 +64,17 @@ pub(crate) struct Supervisor<W> {
     probed: bool,
     /// Rows of the probe.
     ops: Vec<String>,
+    links: links::Links,
     seq: u64,
     records: Vec<String>,
     texts: Vec<Text>,
     pending: Vec<Said>,
     due: Option<Instant>,
+    /// When anything was last heard.
+    heard: Instant,
+    /// After so much silence the harness is gone, whatever its connection looks like.
+    lease: Option<Duration>,
+    answering: Option<Answering>,
 }
 
 #[derive(Debug)]
@@ -115,11 +125,15 @@ impl<W: Write> Supervisor<W> {
             probe: None,
             probed: false,
             ops: Vec::new(),
+            links: links::Links::default(),
             seq: 0,
             records: Vec::new(),
             texts: Vec::new(),
             pending: Vec::new(),
             due: None,
+            heard: Instant::now(),
+            lease: None,
+            answering: None,
         })
     }
 
@@ -140,6 +154,7 @@ impl<W: Write> Supervisor<W> {
                             .read(input)
                             .map_err(|source| AgentError::Pipe { end: "input", source })?;
                         let Some(lines) = lines else { return Ok(()) };
+                        self.heard = Instant::now();
                         for line in lines {
                             self.answer(line);
                         }
@@ -152,7 +167,15 @@ impl<W: Write> Supervisor<W> {
             if self.next_due().is_some_and(|due| due <= Instant::now()) {
                 self.deliver()?;
             }
+            if self.lease_ends().is_some_and(|end| end <= Instant::now()) {
+                self.lease = None; // what is left to be done has its own time
+                return Ok(());
+            }
         }
+    }
+
+    fn lease_ends(&self) -> Option<Instant> {
+        self.lease.map(|lease| self.heard + lease)
     }
 
     /// Waits for something to happen, or for what is due. The end of a process is stamped here,
@@ -164,7 +187,8 @@ impl<W: Write> Supervisor<W> {
     ) -> Result<Vec<Ready>, AgentError> {
         // Without an input, everything is about to end, and nobody reads rows any more.
         let due = if input.is_some() { self.next_due() } else { self.due };
-        let timeout = due.map(|due| due.saturating_duration_since(Instant::now()));
+        let until = due.into_iter().chain(self.lease_ends()).min();
+        let timeout = until.map(|until| until.saturating_duration_since(Instant::now()));
         let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
         let mut what = Vec::new();
         let mut descriptors = Vec::new();
@@ -246,13 +270,15 @@ impl<W: Write> Supervisor<W> {
     fn answer(&mut self, line: Line) {
         let failed = |id, error| Said::Failed { id, error };
         let said = match line {
+            // Only to say that the harness lives.
+            Line::Whole(line) if line.is_empty() => return,
             Line::TooLong => failed(0, format!("a request was longer than {MAX_LINE} bytes")),
             Line::Whole(line) => match serde_json::from_slice::<Request>(&line) {
                 Err(error) => failed(id_of(&line), format!("the request makes no sense: {error}")),
                 Ok(Request { id, call }) => {
                     // The answer to a fault would wake the harness up in the failover's midst.
                     let delay = match call {
-                        Call::Fault { .. } => QUIET,
+                        Call::Fault { .. } | Call::Strike { .. } => QUIET,
                         _ => Duration::ZERO,
                     };
                     let result = match call {
@@ -286,8 +312,27 @@ impl<W: Write> Supervisor<W> {
                 self.start(node, program, &args, &files, fresh, (&log_file, log_format))
             }
             Call::Fault { actions } => self.fault(&actions),
+            Call::CheckFaults { needs } => rules::check(needs).map(|()| Answer::Ok),
+            Call::Leftovers { remove } => {
+                rules::leftovers(remove).map(|found| Answer::Leftovers { found })
+            }
+            Call::Arm { flows, effect, lease_ms } => self.arm(&flows, effect, lease_ms),
+            Call::Strike { strikes } => self.strike(&strikes),
+            Call::Heal { nodes } => self.heal(&nodes),
             Call::StopAll {} => self.stop_all(),
             Call::StartProbe { .. } | Call::StopProbe {} => unreachable!("answered later"),
+            Call::Lease { silence_ms } => {
+                self.lease = Some(Duration::from_millis(silence_ms));
+                Ok(Answer::Ok)
+            }
+            Call::AnswerClocks { at } => {
+                if self.answering.as_ref().is_none_or(|answering| answering.at != at) {
+                    self.answering = None; // before the next one wants its port
+                    self.answering = Some(Answering::start(&at)?);
+                }
+                Ok(Answer::Ok)
+            }
+            Call::CompareClocks { with } => skew::compare(&with).map(Answer::Compared),
         }
     }
 
@@ -561,6 +606,8 @@ impl<W: Write> Supervisor<W> {
 
     /// Leaves nothing behind: no process and, unless it was told to keep them, no files.
     pub(crate) fn clean_up(mut self) {
+        // Should it fail, the kernel's lease on the rules ends soon, and the next agent finds them.
+        let _ = self.links.mend();
         // Even if waiting failed, every process has its SIGKILL and only the files remain.
         let _ = self.kill_all();
         for process in self.processes.values_mut().filter(|process| process.ended.is_some()) {

@@ -413,3 +413,43 @@ fn a_bad_request_is_answered_with_its_reason_and_the_agent_lives_on() {
     harness.hang_up().unwrap();
     assert!(outside.join("precious").exists());
 }
+
+#[test]
+fn an_agent_that_hears_nothing_ends_although_its_input_is_open() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut harness = Harness::greeted(dir.path());
+    harness.ask(Call::Lease { silence_ms: 1000 }).unwrap();
+    let pid = harness.shell(1, "sleep 60");
+    // Empty lines are enough to keep it.
+    for _ in 0..30 {
+        harness.requests.write_all(b"\n").unwrap();
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert!(matches!(harness.ask(Call::Ping {}), Ok(Answer::Clocks(_))));
+    harness.agent.join().unwrap().unwrap();
+    assert!(test_kill_process(Pid::from_raw(pid as i32).unwrap()).is_err(), "the node lives");
+    assert!(!dir.path().join("node-1").exists());
+    // Its input has been open all the time.
+    drop(harness.requests);
+}
+
+#[test]
+fn agents_compare_their_clocks() {
+    let dirs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let mut reference = Harness::greeted(dirs[0].path());
+    let mut other = Harness::greeted(dirs[1].path());
+    let at = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    // Twice is as good as once.
+    for _ in 0..2 {
+        assert_eq!(reference.ask(Call::AnswerClocks { at: at.clone() }), Ok(Answer::Ok));
+    }
+    match other.ask(Call::CompareClocks { with: at.clone() }) {
+        Ok(Answer::Compared(found)) => {
+            assert!(found.offset_ns.unsigned_abs() <= found.bound_ns(), "{found:?}");
+        }
+        other => panic!("{other:?}"),
+    }
+    reference.hang_up().unwrap();
+    let said = other.ask(Call::CompareClocks { with: at.clone() }).unwrap_err();
+    assert!(said.contains(&at), "{said}");
+}

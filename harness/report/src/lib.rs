@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! results    the folders of a run; the only thing that the run side and the report side share
+//! clocks     stamps of several hosts on one clock
 //! timeline   records -> trials in order
 //! measure    the records of one trial -> one row of trials.csv
 //! stats      values -> quantiles, intervals, tests
@@ -10,6 +11,7 @@
 //! report     all of it again from events.jsonl, byte for byte
 //! ```
 
+pub mod clocks;
 pub mod groups;
 pub mod measure;
 pub mod plot;

@@ -76,9 +76,11 @@ pub struct TrialRow {
     /// Error bound of times that span two hosts, or of the stamps of another system's log: 0 for
     /// this project's nodes on one host, empty if it is not known.
     pub clock_bound_us: Option<f64>,
-    /// Campaigns started by any node from t_fault to t_elected (pre-votes are none).
+    /// Campaigns started by any node from t_fault to t_elected (pre-votes are none); to the end of
+    /// the trial if the fault left the leader in place.
     pub campaigns: u32,
-    /// Terms from the old leader's to the new one's.
+    /// Terms from the old leader's to the new one's; to the newest of the trial if the fault left
+    /// the leader in place.
     pub terms: Option<u64>,
     /// Terms after the fault and up to t_elected in which two or more nodes stood and none won
     /// (a split vote: Raft paper, 5.2).
@@ -109,11 +111,13 @@ pub struct TrialRow {
     pub block: u32,
     /// Messages that all nodes sent from t_fault to t_ready; empty where nobody counts them.
     pub messages: Option<u64>,
+    /// From t_fault until the old leader stepped down; empty if its process ended.
+    pub step_down_us: Option<f64>,
 }
 
 impl TrialRow {
     /// The columns of `trials.csv`, in order.
-    pub const HEADER: [&'static str; 35] = [
+    pub const HEADER: [&'static str; 36] = [
         "trial",
         "cell",
         "variant",
@@ -149,10 +153,11 @@ impl TrialRow {
         "dead_us",
         "block",
         "messages",
+        "step_down_us",
     ];
 
     /// The row's cells, as they stand in `trials.csv`, in the order of [`TrialRow::HEADER`].
-    pub fn fields(&self) -> [String; 35] {
+    pub fn fields(&self) -> [String; 36] {
         fn cell(value: Option<impl ToString>) -> String {
             value.map(|value| value.to_string()).unwrap_or_default()
         }
@@ -192,6 +197,7 @@ impl TrialRow {
             cell(self.dead_us),
             self.block.to_string(),
             cell(self.messages),
+            cell(self.step_down_us),
         ]
     }
 
@@ -233,7 +239,7 @@ fn measure(plan: &Plan, trial: &Trial, ops: &[Op]) -> Result<TrialRow, NoTrial> 
     let records = &trial.records;
     let mut row = begun(records).ok_or(NoTrial)?;
     let log = plan.setting(&row.cell, &row.variant).map_or(LogFacts::WHOLE, |s| s.log);
-    row.clock_bound_us = row.clock_bound_us.map(|bound| bound + log.bound_us);
+    row.clock_bound_us = trial.clock_bound_ns.map(|bound| micros(0, bound) + log.bound_us);
     let mut odd = Vec::new();
     let mut restored = None;
     for record in records {
@@ -246,16 +252,18 @@ fn measure(plan: &Plan, trial: &Trial, ops: &[Op]) -> Result<TrialRow, NoTrial> 
         }
     }
     let struck = struck(records);
+    let severed = struck_by(records, FaultAction::severs);
     leaders(records, &mut row, &mut odd);
     match struck.values().min() {
         None if row.verdict == Verdict::Ok => odd.push("no fault was recorded".into()),
+        None => {}
         // Only the loss of the leader calls for another one.
-        Some(fault) if struck.contains_key(&row.old_leader) => {
-            passing(plan, records, *fault, &struck, &mut row);
+        Some(fault) if severed.contains_key(&row.old_leader) => {
+            passing(plan, records, *fault, &severed, &mut row);
             row.restored_us = restored.map(|at| micros(*fault, at));
             missing(&row, log, &mut odd);
         }
-        _ => {}
+        Some(fault) => unrest(records, *fault, &mut row),
     }
     outage::measure(ops, struck.values().min().copied(), &mut row);
     contradictions(&row, log, &mut odd);
@@ -294,8 +302,6 @@ fn begun(records: &[Record]) -> Option<TrialRow> {
         return None;
     };
     let began = std::time::UNIX_EPOCH + std::time::Duration::from_nanos(record.wall_ns);
-    let hosts: BTreeSet<&Source> =
-        records.iter().map(|r| &r.source).filter(|s| matches!(s, Source::Agent(_))).collect();
     Some(TrialRow {
         trial: *trial,
         cell: cell.clone(),
@@ -316,7 +322,7 @@ fn begun(records: &[Record]) -> Option<TrialRow> {
         announced_us: None,
         outage_us: None,
         restored_us: None,
-        clock_bound_us: (hosts.len() <= 1).then_some(0.0),
+        clock_bound_us: None,
         campaigns: 0,
         terms: None,
         split_votes: 0,
@@ -332,22 +338,41 @@ fn begun(records: &[Record]) -> Option<TrialRow> {
         dead_us: None,
         block: *block,
         messages: None,
+        step_down_us: None,
     })
 }
 
 /// When the fault first struck each node. Undoing a fault is none.
 fn struck(records: &[Record]) -> BTreeMap<NodeId, u64> {
+    struck_by(records, |_| true)
+}
+
+/// The same for faults of some kind.
+fn struck_by(records: &[Record], kind: impl Fn(FaultAction) -> bool) -> BTreeMap<NodeId, u64> {
     let mut struck = BTreeMap::new();
     for record in records {
-        match record.event {
-            Event::FaultApplied { action: FaultAction::Resume, .. } => {}
-            Event::FaultApplied { node, .. } => {
-                struck.entry(node).or_insert(record.mono_ns);
-            }
-            _ => {}
+        if let Event::FaultApplied { node, action, .. } = record.event
+            && !action.undoes()
+            && kind(action)
+        {
+            struck.entry(node).or_insert(record.mono_ns);
         }
     }
     struck
+}
+
+/// What became of a cluster whose leader the fault has left in place: nobody had to stand, and no
+/// term had to be used up.
+fn unrest(records: &[Record], fault: u64, row: &mut TrialRow) {
+    contest(records, fault, u64::MAX, row);
+    let newest = records.iter().filter_map(|record| match record.event {
+        Event::CampaignStarted { term, .. }
+        | Event::Elected { term, .. }
+        | Event::LeaderAccepted { term, .. } => Some(term),
+        _ => None,
+    });
+    let Some(started) = started_term(records) else { return };
+    row.terms = newest.max().unwrap_or(started).checked_sub(started);
 }
 
 /// Leaders per term, by every witness, and changes of leadership that no fault had called for.
@@ -360,8 +385,9 @@ fn leaders(records: &[Record], row: &mut TrialRow, odd: &mut Vec<String>) {
             | (_, Event::LeaderAccepted { leader, term }) => {
                 by_term.entry(*term).or_default().insert(*leader);
             }
-            (_, Event::FaultApplied { action: FaultAction::Resume, .. }) => {}
-            (_, Event::FaultApplied { node, .. }) => called_for |= *node == current,
+            (_, Event::FaultApplied { node, action, .. }) if action.severs() => {
+                called_for |= *node == current;
+            }
             (Source::Node(node), Event::Elected { term, .. }) => {
                 by_term.entry(*term).or_default().insert(*node);
                 row.spurious_failovers += u32::from(!called_for);
@@ -389,6 +415,11 @@ fn passing(
         matches!(record.event, Event::ProcessExited { node, .. } if node == row.old_leader)
     });
     row.dead_us = dead.map(|record| micros(fault, record.mono_ns));
+    let down = after(records, fault).find(|record| {
+        record.source == Source::Node(row.old_leader)
+            && matches!(record.event, Event::SteppedDown { .. })
+    });
+    row.step_down_us = down.map(|record| micros(fault, record.mono_ns));
     let elections = after(records, fault).filter_map(|r| match (&r.source, &r.event) {
         (Source::Node(node), Event::Elected { term, campaign, rank, .. }) => {
             let fell_too = struck.get(node).is_some_and(|at| *at > r.mono_ns);

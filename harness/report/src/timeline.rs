@@ -1,6 +1,10 @@
 //! The records of a run, cut into its trials.
 
-use sraft_events::{Event, Record};
+use std::collections::BTreeSet;
+
+use sraft_events::{Event, Record, Source};
+
+use crate::clocks::Clocks;
 
 /// The records of one trial, in order of time.
 #[derive(Clone, Debug, PartialEq)]
@@ -9,8 +13,12 @@ pub struct Trial {
     pub number: u64,
     /// Whether its figures are to be left out of everything.
     pub warmup: bool,
-    /// From its `trial_started` to its `trial_ended`, ordered by time.
+    /// From its `trial_started` to its `trial_ended`, ordered by time, all on one clock: that of the
+    /// reference if there are several hosts.
     pub records: Vec<Record>,
+    /// How wrong a span between two hosts may be, nanoseconds; 0 on one host, empty if it is not
+    /// known.
+    pub clock_bound_ns: Option<u64>,
     /// Records that were written but did not arrive, one note per gap.
     pub gaps: Vec<String>,
 }
@@ -18,7 +26,7 @@ pub struct Trial {
 /// Cuts records, in the order in which they were written to `events.jsonl`, into trials, in the
 /// order in which they ran. A trial without an end (the harness was killed) is left out.
 ///
-/// The records must be on one clock. A record belongs to the trial in whose span it *happened*:
+/// A record belongs to the trial in whose span it *happened*:
 /// what the journals deliver late, after `trial_ended` but before the next `trial_started`, still
 /// counts, and what happened before `trial_started` does not.
 pub fn trials(records: &[Record]) -> Vec<Trial> {
@@ -37,14 +45,52 @@ pub fn trial(records: &[Record]) -> Option<Trial> {
     })?;
     let is_end =
         |r: &&Record| matches!(r.event, Event::TrialEnded { trial, .. } if trial == number);
-    let end = records[first..].iter().find(is_end)?.mono_ns;
+    let last = first + records[first..].iter().position(|r| is_end(&r))?;
+    let end = records[last].mono_ns;
     let start = records[first].mono_ns;
-    let mut inside: Vec<Record> =
-        records.iter().filter(|r| (start..=end).contains(&r.mono_ns)).cloned().collect();
-    let gaps = gaps(&inside);
+    // The harness's own records are told apart on its own clock, all others on the reference's.
+    let of_harness = |r: &&Record| r.source == Source::Harness;
+    let own = |r: &&Record| of_harness(r) && (start..=end).contains(&r.mono_ns);
+    let clocks = Clocks::of(records.iter().filter(own).map(|record| &record.event));
+    let mut notes = BTreeSet::new();
+    let mut inside = Vec::new();
+    match &clocks {
+        None => {
+            inside.extend(records.iter().filter(|r| (start..=end).contains(&r.mono_ns)).cloned())
+        }
+        Some(clocks) => {
+            let slack = clocks.harness_bound_ns();
+            let edge = |at| clocks.reference_ns(&Source::Harness, at);
+            let (from, to) = (edge(start)?.saturating_sub(slack), edge(end)?.saturating_add(slack));
+            for (at, record) in records.iter().enumerate() {
+                let Some(placed) = clocks.place(record) else {
+                    // What follows the trial may be of a larger cluster.
+                    if (first..last).contains(&at) {
+                        notes.insert(format!("the clock of {} was not compared", record.source));
+                    }
+                    continue;
+                };
+                let belongs = match record.source {
+                    Source::Harness => (start..=end).contains(&record.mono_ns),
+                    _ => (from..=to).contains(&placed.mono_ns),
+                };
+                if belongs {
+                    inside.push(placed);
+                }
+            }
+        }
+    }
+    let agents: BTreeSet<&Source> =
+        inside.iter().map(|r| &r.source).filter(|s| matches!(s, Source::Agent(_))).collect();
+    let clock_bound_ns = match &clocks {
+        Some(clocks) if notes.is_empty() => Some(clocks.bound_ns()),
+        None if agents.len() <= 1 => Some(0),
+        _ => None,
+    };
+    let gaps = gaps(&inside).into_iter().chain(notes).collect();
     // Stable: records of one instant keep the order in which they arrived.
     inside.sort_by_key(|record| record.mono_ns);
-    Some(Trial { number, warmup, records: inside, gaps })
+    Some(Trial { number, warmup, records: inside, clock_bound_ns, gaps })
 }
 
 /// Every process counts its records from 0, so within a source the number goes up by one or
@@ -103,5 +149,58 @@ mod tests {
             trial(&records).unwrap().gaps,
             [format!("records {seq} to {seq} of {source} are missing")]
         );
+    }
+
+    /// The same trial, with its nodes on hosts whose clocks are far apart.
+    fn on_two_hosts(records: &[Record], ahead: u64) -> Vec<Record> {
+        let mut apart = Vec::new();
+        let mut seq = 1000;
+        for record in records {
+            let there = record.source == Source::Node(2);
+            let mut moved = record.clone();
+            moved.mono_ns += if there { ahead } else { 0 };
+            apart.push(moved);
+            let started = matches!(record.event, Event::TrialStarted { .. });
+            if started {
+                let hosts: [(&str, &[u64], i64, u64); 3] = [
+                    ("local", &[1, 3, 4, 5], 0, 0),
+                    ("other", &[2], -(ahead as i64), 25_000),
+                    (crate::clocks::HARNESS, &[], 0, 900_000),
+                ];
+                for (host, nodes, offset_ns, bound_ns) in hosts {
+                    let (host, nodes) = (host.to_owned(), nodes.to_vec());
+                    let rtt_ns = 2 * bound_ns;
+                    let event = Event::ClockMeasured { host, nodes, offset_ns, bound_ns, rtt_ns };
+                    seq += 1;
+                    apart.push(Record { event, seq, ..record.clone() });
+                }
+            }
+        }
+        apart
+    }
+
+    #[test]
+    fn records_of_several_hosts_are_told_in_the_references_time() {
+        let script = Script::promotion(1, 0, 172);
+        let here = trial(script.records()).unwrap();
+        assert_eq!(here.clock_bound_ns, Some(0));
+        let apart = on_two_hosts(script.records(), 77_000_000_000);
+        let there = trial(&apart).unwrap();
+        assert_eq!(there.clock_bound_ns, Some(25_000));
+        let told = |trial: &Trial| -> Vec<Record> {
+            let compared = |r: &&Record| !matches!(r.event, Event::ClockMeasured { .. });
+            trial.records.iter().filter(compared).cloned().collect()
+        };
+        assert_eq!(told(&there), told(&here));
+    }
+
+    #[test]
+    fn a_host_whose_clock_was_not_compared_is_noted() {
+        let mut apart = on_two_hosts(Script::promotion(1, 0, 172).records(), 5_000);
+        apart.retain(|r| !matches!(&r.event, Event::ClockMeasured { host, .. } if host == "other"));
+        let trial = trial(&apart).unwrap();
+        assert_eq!(trial.clock_bound_ns, None);
+        assert!(trial.gaps.contains(&"the clock of node:2 was not compared".to_owned()));
+        assert!(trial.records.iter().all(|record| record.source != Source::Node(2)));
     }
 }

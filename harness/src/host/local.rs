@@ -39,7 +39,7 @@ pub(crate) fn start(agent: usize, inbox: Sender<Input>) -> io::Result<Agent> {
     let said = process.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?;
     let reader = std::thread::Builder::new()
         .name("agent".to_owned())
-        .spawn(move || read(agent, said, &inbox))
+        .spawn(move || read(agent, said, &inbox, || None))
         .inspect_err(|_| drop(process.kill()))?;
     Ok(Agent::new(Box::new(requests), Box::new(Local { process, reader: Some(reader) })))
 }

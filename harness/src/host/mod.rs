@@ -4,14 +4,17 @@
 //! wants it to end. So the trial reads top to bottom and never waits for two things at once.
 
 mod local;
+pub(crate) mod ssh;
 
 use std::{
     fmt,
     io::{self, BufRead, BufReader, Read, Write},
-    sync::mpsc::Sender,
+    sync::{Arc, mpsc::Sender},
 };
 
 use sraft_agent::protocol::{Call, MAX_LINE, Request, Said};
+
+use crate::inventory;
 
 /// Name of this machine in records.
 pub(crate) const LOCAL: &str = "local";
@@ -25,8 +28,23 @@ pub(crate) struct Host {
     pub(crate) address: String,
     /// Directory for everything that its processes write.
     pub(crate) dir: String,
+    /// Where things listen there; whatever is free if it is not said.
+    pub(crate) ports: Option<Ports>,
     /// How the harness reaches it.
     pub(crate) reach: Reach,
+}
+
+/// Where things listen on a host.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ports {
+    /// TCP, for the node's peers.
+    pub(crate) peer: u16,
+    /// TCP, for clients.
+    pub(crate) client: u16,
+    /// TCP, for who looks after the node.
+    pub(crate) admin: u16,
+    /// UDP, for other agents that compare clocks.
+    pub(crate) clock: u16,
 }
 
 /// How the harness reaches a host.
@@ -34,18 +52,60 @@ pub(crate) struct Host {
 pub(crate) enum Reach {
     /// It is this machine.
     Local,
+    /// Over SSH.
+    Ssh(Arc<ssh::Target>),
 }
 
 impl Host {
     /// This machine.
     pub(crate) fn local(dir: String) -> Host {
-        Host { name: LOCAL.to_owned(), address: "127.0.0.1".to_owned(), dir, reach: Reach::Local }
+        let (name, address) = (LOCAL.to_owned(), "127.0.0.1".to_owned());
+        Host { name, address, dir, ports: None, reach: Reach::Local }
+    }
+
+    /// A host of an inventory that is ready for an agent; `folder` is made below its own.
+    pub(crate) fn remote(host: &inventory::Host, target: ssh::Target, folder: &str) -> Host {
+        Host {
+            name: host.name.clone(),
+            address: host.addr.clone(),
+            dir: format!("{}/{folder}", target.survey.dir),
+            ports: Some(Ports {
+                peer: host.port,
+                client: host.client_port,
+                admin: host.admin_port(),
+                clock: host.clock_port,
+            }),
+            reach: Reach::Ssh(Arc::new(target)),
+        }
+    }
+
+    /// Its directory, for a human.
+    pub(crate) fn place(&self) -> String {
+        match self.reach {
+            Reach::Local => self.dir.clone(),
+            Reach::Ssh(_) => format!("{}:{}", self.name, self.dir),
+        }
+    }
+
+    /// Whether it may be lost without this machine being so.
+    pub(crate) fn is_remote(&self) -> bool {
+        matches!(self.reach, Reach::Ssh(_))
+    }
+
+    /// Where its agent answers when clocks are compared.
+    pub(crate) fn clock_address(&self) -> Option<String> {
+        let port = self.ports?.clock;
+        Some(match self.address.contains(':') {
+            true => format!("[{}]:{port}", self.address),
+            false => format!("{}:{port}", self.address),
+        })
     }
 
     /// Starts an agent there. What it says arrives as that of agent number `agent`.
     pub(crate) fn start_agent(&self, agent: usize, inbox: Sender<Input>) -> io::Result<Agent> {
-        match self.reach {
+        match &self.reach {
             Reach::Local => local::start(agent, inbox),
+            Reach::Ssh(target) => target.start_agent(agent, inbox).map_err(io::Error::other),
         }
     }
 }
@@ -122,14 +182,19 @@ impl Drop for Agent {
     }
 }
 
-/// Passes on what an agent says until it says no more.
-fn read(agent: usize, from: impl Read, inbox: &Sender<Input>) {
+/// Passes on what an agent says until it says no more. `end` may know why that is.
+fn read(
+    agent: usize,
+    from: impl Read,
+    inbox: &Sender<Input>,
+    end: impl FnOnce() -> Option<String>,
+) {
     let mut from = BufReader::new(from);
     let why = loop {
         let mut line = Vec::new();
         let mut bounded = from.by_ref().take(MAX_LINE as u64 + 1);
         match bounded.read_until(b'\n', &mut line) {
-            Ok(0) => break "it has ended".to_owned(),
+            Ok(0) => break end().unwrap_or_else(|| "it has ended".to_owned()),
             Ok(_) if !line.ends_with(b"\n") && line.len() > MAX_LINE => {
                 break format!("it said more than {MAX_LINE} bytes in one line");
             }

@@ -1,13 +1,11 @@
 //! The cells of an experiment's matrix, each checked and lowered to what nodes run with.
 
-use std::time::Duration;
-
 use sraft_core::TimingKnobs;
 
-use super::{Backend, Fault, Launch, variant, workload};
+use super::{Backend, Launch, faults, variant, workload};
 use crate::{
     experiment::{Experiment, File, Refused},
-    fault::{Kind, Target},
+    fault::Target,
 };
 
 /// Largest cluster whose nodes are processes of this machine.
@@ -23,13 +21,22 @@ const MOST_CELLS: usize = 200;
 const LONGEST_NAME: usize = 150;
 
 /// What a matrix may vary, besides the timing.
-const VARIED: &[&str] = &["cluster.size", "workload.rate", "fault.target", "timings"];
+const VARIED: &[&str] = &[
+    "cluster.size",
+    "workload.rate",
+    "fault",
+    "fault.target",
+    "fault.direction",
+    "fault.percent",
+    "fault.delay",
+    "timings",
+];
 
 /// One combination of the matrix's values.
 #[derive(Debug)]
 pub(super) struct Cell {
     pub(super) name: String,
-    experiment: Experiment,
+    pub(super) experiment: Experiment,
     /// The path that is to blame if this combination cannot run.
     paths: Vec<String>,
 }
@@ -37,7 +44,7 @@ pub(super) struct Cell {
 impl Cell {
     /// A refusal of what this cell's experiment has at `keys`: if the matrix has put it there, the
     /// line is the matrix's.
-    fn blame(&self, file: &File, keys: &[&str], message: String) -> Refused {
+    pub(super) fn blame(&self, file: &File, keys: &[&str], message: String) -> Refused {
         let dotted = keys.join(".");
         // What is wrong with one knob may be another's fault, so any knob of the matrix will do.
         let timing = |path: &&String| keys[0] == "timing" && path.starts_with("timing.");
@@ -46,7 +53,8 @@ impl Cell {
             let sim = keys[0] == "sim" && path.starts_with("sim.");
             sim && (dotted.starts_with(path) || path.starts_with(&dotted))
         };
-        let path = self.paths.iter().find(|path| **path == dotted || within(path));
+        let whole = |path: &str| keys[0] == path;
+        let path = self.paths.iter().find(|path| **path == dotted || within(path) || whole(path));
         match path.or_else(|| self.paths.iter().find(timing)) {
             Some(path) => file.refuse(&["matrix", path], format!("with {}: {message}", self.name)),
             None => file.refuse(keys, message),
@@ -89,7 +97,6 @@ pub(super) fn cells(file: &File, given: &Experiment) -> Result<Vec<Cell>, Refuse
     }
     let mut cells: Vec<Cell> = Vec::new();
     for values in combinations {
-        let word = |value: &toml::Value| value.as_str().map_or(value.to_string(), str::to_owned);
         let name: Vec<String> =
             values.iter().map(|(path, value)| format!("{path}={}", word(value))).collect();
         let name = name.join(",");
@@ -126,6 +133,17 @@ pub(super) fn cells(file: &File, given: &Experiment) -> Result<Vec<Cell>, Refuse
     Ok(cells)
 }
 
+/// A value as part of a name. A whole `[fault]` goes by its values alone: `loss-leader-20-3s`.
+fn word(value: &toml::Value) -> String {
+    let list = |values: Vec<String>, between: &str| values.join(between);
+    match value {
+        toml::Value::String(text) => text.clone(),
+        toml::Value::Table(table) => list(table.values().map(word).collect(), "-"),
+        toml::Value::Array(values) => list(values.iter().map(word).collect(), "+"),
+        other => other.to_string(),
+    }
+}
+
 /// Lowers every variant of a cell to what its nodes will run with.
 pub(super) fn lower(
     file: &File,
@@ -134,10 +152,9 @@ pub(super) fn lower(
 ) -> Result<Vec<(String, Launch)>, Refused> {
     let experiment = &cell.experiment;
     let blame = |keys: &[&str], message: String| cell.blame(file, keys, message);
-    let fault = fault(file, cell, backend)?;
-    let target = fault.target;
+    let fault = faults::fault(file, cell, backend)?;
     let largest = match backend {
-        Backend::Local => LARGEST,
+        Backend::Local | Backend::Ssh => LARGEST,
         Backend::Sim => LARGEST_SIMULATED,
     };
     let size = u32::try_from(experiment.cluster.size)
@@ -181,7 +198,7 @@ pub(super) fn lower(
         })?;
         let launch = Launch {
             system,
-            fault,
+            fault: fault.clone(),
             size,
             protocol,
             timing,
@@ -196,25 +213,7 @@ pub(super) fn lower(
     for (_, launch) in &mut launches {
         launch.cell_sub_leaders = most;
     }
-    if most < target.needs_sub_leaders() {
-        let message = format!(
-            "target {target} needs {} sub-leader(s), but no variant designates more than {most} \
-             among {size} nodes; take a larger cluster or another target",
-            target.needs_sub_leaders()
-        );
-        return Err(blame(too_small(cell), message));
-    }
-    let left = size.saturating_sub(target.strikes(most));
-    let majority = size / 2 + 1;
-    if left < majority {
-        let message = format!(
-            "target {target} strikes {} of {size} nodes and leaves {left}, but a leader needs a \
-             majority of {majority}: nobody could be elected; take a larger cluster, fewer \
-             sub-leaders (timing.sub_leader_ratio) or another target",
-            target.strikes(most)
-        );
-        return Err(blame(too_small(cell), message));
-    }
+    faults::fits(&fault, size, most).map_err(|message| blame(too_small(cell, &fault), message))?;
     for launch in launches.iter().map(|(_, launch)| launch) {
         let Some(sim) = &launch.sim else { continue };
         sim.setup(launch).map_err(|wrong| {
@@ -227,39 +226,10 @@ pub(super) fn lower(
 }
 
 /// Whether the size or the target is to blame if they do not fit: what the matrix varies.
-fn too_small(cell: &Cell) -> &'static [&'static str] {
+fn too_small(cell: &Cell, fault: &super::Fault) -> &'static [&'static str] {
     match cell.paths.iter().any(|path| path == "cluster.size") {
         true => &["cluster", "size"],
+        false if fault.target == Target::Groups => &["fault", "groups"],
         false => &["fault", "target"],
     }
-}
-
-/// What is done to whom in a cell.
-fn fault(file: &File, cell: &Cell, backend: Backend) -> Result<Fault, Refused> {
-    let (fault, timeout) = (&cell.experiment.fault, cell.experiment.trials.timeout);
-    let kind = Kind::parse(&fault.kind, backend)
-        .map_err(|why| cell.blame(file, &["fault", "kind"], why))?;
-    let target =
-        Target::parse(&fault.target).map_err(|why| cell.blame(file, &["fault", "target"], why))?;
-    let refuse = |message: String| Err(cell.blame(file, &["fault", "duration"], message));
-    let duration = match fault.duration {
-        None => Duration::from_secs(1),
-        Some(_) if kind.ends_processes() => {
-            return refuse(format!(
-                "fault.duration says how long a pause lasts, and {kind} has no end; remove it"
-            ));
-        }
-        Some(duration) if duration.0.is_zero() => {
-            return refuse(
-                "fault.duration is zero: nothing would happen; write 1s, say".to_owned(),
-            );
-        }
-        Some(duration) if duration.0 >= timeout.0 => {
-            return refuse(format!(
-                "fault.duration is {duration}, which is not below trials.timeout of {timeout}"
-            ));
-        }
-        Some(duration) => duration.0,
-    };
-    Ok(Fault { kind, target, duration })
 }

@@ -16,6 +16,9 @@ pub(crate) fn describe(run: &RunPlan) -> String {
     if !plan.question.is_empty() {
         text = format!("{text}{}\n", plan.question);
     }
+    if let Some(place) = &run.place {
+        let _ = writeln!(text, "{place}");
+    }
     let trials: usize = plan.blocks.iter().map(|block| block.trials.len()).sum();
     let warmups: u32 = plan.blocks.iter().map(|block| block.warmup).sum();
     let mut expected = Duration::ZERO;
@@ -56,7 +59,7 @@ pub(crate) fn describe(run: &RunPlan) -> String {
             detector(timing.detector),
             launch.probe.as_ref().map(probe).unwrap_or_default(),
         );
-        let fault = launch.fault;
+        let fault = &launch.fault;
         let detect = match launch.sub_leaders {
             // The shortest of n uniform draws is a share of 1 / (n + 1) into the range.
             0 => plain.min + plain.width() / launch.size,

@@ -254,6 +254,15 @@ pub enum Event {
         /// What is done to it.
         action: FaultAction,
     },
+    /// What the last `fault_applied` of these nodes announced has been done: between that stamp
+    /// and this one the links of a node were cut, or mended. Signals need no such record: they
+    /// are sent in less time than it takes to read the clock twice.
+    FaultInForce {
+        /// The nodes.
+        nodes: Vec<NodeId>,
+        /// What was done.
+        action: FaultAction,
+    },
     /// The agent has seen a process end (its pidfd became readable).
     ProcessExited {
         /// The node.
@@ -320,12 +329,29 @@ pub enum Event {
         verdict: Verdict,
         /// Why it is not `ok`.
         reason: Option<String>,
-        /// On the leader's clock: the record by which the cluster was whole again, nanoseconds.
+        /// The record by which the cluster was whole again, on the reference host's clock,
+        /// nanoseconds.
         restored_mono_ns: Option<u64>,
         /// Messages that all nodes sent from the fault until the new leader was ready; only where
         /// somebody counts them, as the simulator does.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         messages: Option<u64>,
+    },
+    /// The clock of a host has been compared with that of the reference, the first host of the
+    /// run. Every trial that runs on more than this machine has one such record for each host soon
+    /// after its start and shortly before its end.
+    ClockMeasured {
+        /// The host; `harness` is where the harness runs.
+        host: String,
+        /// The nodes that run there, and so read the same clock.
+        nodes: Vec<NodeId>,
+        /// What is to be added to the host's `CLOCK_MONOTONIC` to have the reference's,
+        /// nanoseconds.
+        offset_ns: i64,
+        /// How far from it the true offset can be, nanoseconds.
+        bound_ns: u64,
+        /// The least round trip of the comparison, nanoseconds.
+        rtt_ns: u64,
     },
     /// The cluster of a block has been stopped.
     ClusterStopped {},
@@ -444,7 +470,7 @@ words! {
 }
 
 words! {
-    /// What an agent does to a process.
+    /// What an agent does to a node.
     FaultAction {
         /// SIGKILL.
         Kill = "kill",
@@ -454,8 +480,43 @@ words! {
         Pause = "pause",
         /// SIGCONT.
         Resume = "resume",
-        /// Every message to and from it is lost.
+        /// Every message to it, from it, or both, is lost.
         Isolate = "isolate",
+        /// It is parted from a majority, alone or with others.
+        Partition = "partition",
+        /// Some of its links are cut, but a majority is left to it.
+        Link = "link",
+        /// A share of its packets is lost.
+        Loss = "loss",
+        /// Its packets are held back.
+        Delay = "delay",
+        /// Its links are as they were.
+        Heal = "heal",
+    }
+}
+
+impl FaultAction {
+    /// Whether it ends what another action began.
+    pub fn undoes(self) -> bool {
+        matches!(self, FaultAction::Resume | FaultAction::Heal)
+    }
+
+    /// Whether it takes the node away from the cluster, so that a leader has to be replaced. What
+    /// only troubles a node does not call for another leader: if there is one all the same, the
+    /// change is spurious.
+    pub fn severs(self) -> bool {
+        match self {
+            FaultAction::Kill
+            | FaultAction::Stop
+            | FaultAction::Pause
+            | FaultAction::Isolate
+            | FaultAction::Partition => true,
+            FaultAction::Resume
+            | FaultAction::Link
+            | FaultAction::Loss
+            | FaultAction::Delay
+            | FaultAction::Heal => false,
+        }
     }
 }
 

@@ -1,0 +1,328 @@
+//! Whole runs over SSH. The hosts are all this machine, each with ports and a folder of its own.
+
+mod sshd;
+
+use std::{
+    fs,
+    net::{TcpListener, UdpSocket},
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
+    time::{Duration, Instant},
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+use sraft_events::{Event, Record};
+use sshd::{Server, keygen};
+
+/// Nothing here may take longer than this.
+const LIMIT: Duration = Duration::from_secs(120);
+
+const HOSTS: usize = 3;
+
+/// A server, an inventory of it, and an experiment.
+struct Place {
+    server: Server,
+}
+
+impl Place {
+    fn new(count: u32) -> Option<Place> {
+        let server = Server::start(&["ed25519"])?;
+        let place = Place { server };
+        let key = place.server.key("ed25519", "");
+        place.server.known_as_it_is("ed25519");
+        place.inventory(&key);
+        let experiment = format!(
+            r#"
+name = "small"
+[cluster]
+size = {HOSTS}
+[timing]
+preset = "reference"
+[fault]
+kind = "kill"
+target = "leader"
+[trials]
+count = {count}
+block = 2
+seed = 3
+[[variant]]
+name = "raft"
+protocol = "raft"
+[[variant]]
+name = "s-raft"
+protocol = "s-raft"
+"#
+        );
+        fs::write(place.path("small.toml"), experiment).unwrap();
+        Some(place)
+    }
+
+    /// Writes the inventory, with this key for all hosts.
+    fn inventory(&self, key: &Path) {
+        use std::fmt::Write as _;
+        let mut text = format!(
+            "[defaults]\nuser = \"{}\"\nkey = \"{}\"\nknown_hosts = \"known_hosts\"\nssh_port = {}\n",
+            self.server.user(),
+            key.display(),
+            self.server.port
+        );
+        // All are held until all are found, so that none is found twice.
+        let tcp: Vec<TcpListener> = (0..2 * HOSTS).map(|_| free_tcp()).collect();
+        let udp: Vec<UdpSocket> =
+            (0..HOSTS).map(|_| UdpSocket::bind("127.0.0.1:0").unwrap()).collect();
+        for host in 0..HOSTS {
+            let port = |listener: &TcpListener| listener.local_addr().unwrap().port();
+            let clock = udp[host].local_addr().unwrap().port();
+            write!(
+                text,
+                "[[host]]\nssh = \"127.0.0.1\"\nport = {}\nclient_port = {}\nclock_port = {clock}\n\
+                 dir = \"{}\"\n",
+                port(&tcp[2 * host]),
+                port(&tcp[2 * host + 1]),
+                self.host_dir(host).display(),
+            )
+            .unwrap();
+        }
+        fs::write(self.path("hosts.toml"), text).unwrap();
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.server.path(name)
+    }
+
+    fn host_dir(&self, host: usize) -> PathBuf {
+        self.path(&format!("host-{}", host + 1))
+    }
+
+    fn sraft(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(assert_cmd::cargo::cargo_bin!("sraft"));
+        command.args(args).current_dir(self.path("")).env("HOME", self.path("home"));
+        command.env_remove("SSH_AUTH_SOCK").env_remove("SRAFT_SSH_PASSPHRASE");
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+
+    fn run(&self, args: &[&str]) -> Output {
+        finish(self.sraft(args).spawn().unwrap())
+    }
+
+    fn results(&self) -> Option<PathBuf> {
+        let mut runs = fs::read_dir(self.path("results/small")).ok()?;
+        Some(runs.next()?.ok()?.path())
+    }
+
+    fn records(&self) -> Vec<Record> {
+        let Some(results) = self.results() else { return Vec::new() };
+        let text = fs::read_to_string(results.join("events.jsonl")).unwrap_or_default();
+        text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+    }
+
+    fn trials_ended(&self) -> usize {
+        let ended = |r: &Record| matches!(r.event, Event::TrialEnded { trial, .. } if trial > 0);
+        self.records().into_iter().filter(ended).count()
+    }
+
+    fn under_way(&self, trials: usize) -> Child {
+        let child =
+            self.sraft(&["run", "small.toml", "--inventory", "hosts.toml"]).spawn().unwrap();
+        wait_until("trials to end", || self.trials_ended() >= trials);
+        child
+    }
+
+    /// Rows of trials.csv, by the names of their columns.
+    fn rows(&self) -> Vec<std::collections::BTreeMap<String, String>> {
+        let text = fs::read_to_string(self.results().unwrap().join("trials.csv")).unwrap();
+        let mut lines = text.lines();
+        let names: Vec<String> = lines.next().unwrap().split(',').map(str::to_owned).collect();
+        lines
+            .map(|line| names.iter().cloned().zip(line.split(',').map(str::to_owned)).collect())
+            .collect()
+    }
+
+    fn manifest(&self) -> serde_json::Value {
+        let text = fs::read(self.results().unwrap().join("manifest.json")).unwrap();
+        serde_json::from_slice(&text).unwrap()
+    }
+
+    /// Nodes and agents: whatever runs from the program that was sent, and works on a host.
+    fn processes(&self) -> Vec<u32> {
+        let all = fs::read_dir("/proc")
+            .unwrap()
+            .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+        all.filter(|pid: &u32| {
+            let at = |link: &str| fs::read_link(format!("/proc/{pid}/{link}"));
+            at("exe").is_ok_and(|exe| exe.starts_with(self.path("host-1").parent().unwrap()))
+        })
+        .collect()
+    }
+
+    fn wait_until_clean(&self) {
+        wait_until("every process to end and every working file to go", || {
+            let tidy = (0..HOSTS).all(|host| {
+                let left = fs::read_dir(self.host_dir(host)).unwrap();
+                left.map(|entry| entry.unwrap().file_name()).eq(["bin"])
+            });
+            tidy && self.processes().is_empty()
+        });
+    }
+}
+
+/// A port below those that the kernel gives to outgoing connections: see `free_ports` of the
+/// harness.
+fn free_tcp() -> TcpListener {
+    static NEXT: std::sync::atomic::AtomicU16 = std::sync::atomic::AtomicU16::new(0);
+    loop {
+        let nth = NEXT.fetch_add(3, std::sync::atomic::Ordering::SeqCst);
+        let port = 12_000 + (std::process::id() as u16 % 1000) * 15 + nth % 5000;
+        // The one after it is the admin port of what serves clients here.
+        let next = TcpListener::bind(("127.0.0.1", port + 1));
+        if let (Ok(listener), Ok(_)) = (TcpListener::bind(("127.0.0.1", port)), next) {
+            return listener;
+        }
+    }
+}
+
+fn wait_until(what: &str, done: impl Fn() -> bool) {
+    let deadline = Instant::now() + LIMIT;
+    while !done() {
+        assert!(Instant::now() < deadline, "waited in vain for {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+fn finish(mut child: Child) -> Output {
+    let deadline = Instant::now() + LIMIT;
+    while child.try_wait().unwrap().is_none() {
+        if Instant::now() > deadline {
+            child.kill().unwrap();
+            panic!("not ended in time: {:?}", child.wait_with_output());
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    child.wait_with_output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[test]
+fn an_experiment_of_this_machine_runs_over_ssh_unchanged() {
+    let Some(place) = Place::new(2) else { return };
+    let planned = place.run(&["plan", "small.toml", "--inventory", "hosts.toml"]);
+    let said = text(&planned.stdout);
+    assert!(
+        said.contains(
+            "over SSH on node-1, node-2, node-3, of hosts.toml (the experiment says backend = \
+             \"local\")"
+        ),
+        "{said}"
+    );
+    let output = place.run(&["run", "small.toml", "--inventory", "hosts.toml"]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert!(text(&output.stderr).contains("the program was sent to node-1, node-2, node-3"));
+    place.wait_until_clean();
+    let rows = place.rows();
+    assert_eq!(rows.len(), 4);
+    for row in &rows {
+        assert_eq!(row["verdict"], "ok", "{row:?}");
+        let bound: f64 = row["clock_bound_us"].parse().unwrap();
+        assert!(bound > 0.0 && bound < 10_000.0, "{row:?}");
+    }
+    let manifest = place.manifest();
+    let names = |value: &serde_json::Value| value["name"].as_str().unwrap().to_owned();
+    let hosts: Vec<String> = manifest["hosts"].as_array().unwrap().iter().map(names).collect();
+    assert_eq!(hosts, ["node-1", "node-2", "node-3"]);
+    // Each trial has the clocks of three hosts and the harness, at its beginning and at its end.
+    let compared = |r: &&Record| matches!(r.event, Event::ClockMeasured { .. });
+    assert_eq!(place.records().iter().filter(compared).count(), 4 * 2 * (HOSTS + 1));
+
+    let results = place.results().unwrap();
+    let before = fs::read(results.join("trials.csv")).unwrap();
+    let again = place.run(&["report", results.to_str().unwrap()]);
+    assert!(again.status.success(), "{}", text(&again.stderr));
+    assert_eq!(fs::read(results.join("trials.csv")).unwrap(), before);
+
+    // Nothing is sent a second time.
+    let output = place.run(&["run", "small.toml", "--inventory", "hosts.toml", "--trials", "1"]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert!(!text(&output.stderr).contains("was sent to"));
+}
+
+#[test]
+fn a_killed_harness_leaves_nothing_on_the_hosts_and_its_run_can_be_finished() {
+    let Some(place) = Place::new(4) else { return };
+    let mut harness = place.under_way(2);
+    kill_process(Pid::from_child(&harness), Signal::KILL).unwrap();
+    harness.wait().unwrap();
+    place.wait_until_clean();
+    let results = place.results().unwrap();
+    let run = results.to_str().unwrap();
+    let here = place.run(&["run", "--resume", run]);
+    assert_eq!(here.status.code(), Some(1));
+    assert!(text(&here.stderr).contains("give the same --inventory"), "{}", text(&here.stderr));
+    let output = place.run(&["run", "--resume", run, "--inventory", "hosts.toml"]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let mut numbers: Vec<u32> =
+        place.rows().iter().map(|row| row["trial"].parse().unwrap()).collect();
+    numbers.sort_unstable();
+    assert!(numbers.into_iter().eq(1..=8));
+    place.wait_until_clean();
+}
+
+#[test]
+fn an_agent_that_is_lost_is_replaced_and_its_trial_says_so() {
+    let Some(place) = Place::new(4) else { return };
+    let harness = place.under_way(1);
+    let agent = place.manifest()["hosts"][1]["facts"]["pid"].as_u64().unwrap();
+    kill_process(Pid::from_raw(agent as i32).unwrap(), Signal::KILL).unwrap();
+    let output = finish(harness);
+    let stderr = text(&output.stderr);
+    assert!(output.status.success(), "{stderr}");
+    assert!(
+        stderr.contains("the agent on host node-2: was ended by signal KILL; connecting again"),
+        "{stderr}"
+    );
+    let rows = place.rows();
+    assert_eq!(rows.len(), 8);
+    let invalid: Vec<_> = rows.iter().filter(|row| row["verdict"] != "ok").collect();
+    assert!(invalid.len() <= 1, "{invalid:?}");
+    for row in invalid {
+        assert_eq!(row["verdict"], "invalid");
+        assert!(row["reason"].starts_with("the agent on host node-2"), "{row:?}");
+    }
+    place.wait_until_clean();
+}
+
+#[test]
+fn hosts_that_cannot_be_used_are_said_before_anything_is_begun() {
+    let Some(place) = Place::new(2) else { return };
+    let refused = |args: &[&str]| {
+        let mut all = vec!["run", "small.toml"];
+        all.extend(args);
+        let output = place.run(&all);
+        assert_eq!(output.status.code(), Some(1), "{args:?}");
+        assert!(place.results().is_none(), "a run has begun");
+        text(&output.stderr)
+    };
+    let hosts = ["--inventory", "hosts.toml"];
+    let wrong = place.path("wrong");
+    keygen(&wrong, "ed25519", "");
+    place.inventory(&wrong);
+    let said = refused(&hosts);
+    assert!(said.contains("3 hosts cannot be used"), "{said}");
+    assert!(said.contains("node-2: permission denied for user"), "{said}");
+    place.inventory(&place.server.key("ed25519", ""));
+    place.server.known("");
+    let said = refused(&hosts);
+    assert!(said.contains("its host key is not known"), "{said}");
+
+    fs::write(place.path("hosts.toml"), "[[host]]\nssh = \"127.0.0.1\"\n").unwrap();
+    let said = refused(&hosts);
+    assert!(said.contains("a cluster of 3 nodes needs 3 hosts, and hosts.toml has 1"), "{said}");
+    let said = refused(&["--inventory", "nowhere.toml"]);
+    assert!(said.contains("nowhere.toml: cannot read the inventory"), "{said}");
+    for host in 0..HOSTS {
+        assert!(!place.host_dir(host).exists(), "something was left on a host");
+    }
+}
