@@ -10,6 +10,7 @@ use crate::{
     host::ssh,
     inventory::{Inventory, InventoryError},
     plan,
+    testbed::TestbedCommand,
 };
 
 /// Kills Raft leaders, again and again, and measures how long the cluster is without one.
@@ -34,6 +35,9 @@ pub(crate) enum Command {
     /// Make, list and remove EC2 instances to experiment on
     #[command(subcommand)]
     Ec2(Ec2Command),
+    /// Make hosts on this machine to rehearse on, with an SSH server each (root)
+    #[command(subcommand)]
+    Testbed(TestbedCommand),
     /// Run one consensus node
     Node(Box<NodeArgs>),
     /// Own the nodes of one host; the harness starts it and talks to it

@@ -57,8 +57,27 @@ pub(crate) struct Workload {
 #[serde(deny_unknown_fields)]
 pub(crate) struct Fault {
     pub(crate) kind: String,
-    pub(crate) target: String,
+    pub(crate) target: Option<String>,
+    pub(crate) groups: Option<Vec<Vec<String>>>,
+    pub(crate) direction: Option<String>,
     pub(crate) duration: Option<Span>,
+    pub(crate) percent: Option<f64>,
+    pub(crate) delay: Option<Span>,
+    pub(crate) jitter: Option<Span>,
+    pub(crate) count: Option<i64>,
+}
+
+impl Fault {
+    /// Whom it is aimed at, in the author's words.
+    pub(crate) fn aim(&self) -> String {
+        match (&self.target, &self.groups) {
+            (Some(target), _) => target.clone(),
+            (None, Some(groups)) => {
+                groups.iter().map(|group| group.join("+")).collect::<Vec<_>>().join(" | ")
+            }
+            (None, None) => String::new(),
+        }
+    }
 }
 
 #[derive(Clone, Debug, Deserialize)]

@@ -5,6 +5,10 @@
 //! that both lose equally many nodes, a variant with fewer sub-leaders than the target asks for
 //! loses followers drawn at random in their place.
 
+mod links;
+
+pub(crate) use links::{Direction, Links, Role, Strike, strike};
+
 use std::fmt;
 
 use rand::{Rng, RngExt, seq::SliceRandom};
@@ -18,7 +22,18 @@ pub(crate) enum Kind {
     Kill,
     Stop,
     Pause,
+    /// All links of the targets are cut.
     Isolate,
+    /// The cluster falls into groups.
+    Partition,
+    /// The links between two groups are cut.
+    Link,
+    /// A share of packets is lost.
+    Loss,
+    /// Packets are held back.
+    Delay,
+    /// Killed and started again, several times in a row.
+    RestartStorm,
 }
 
 /// Whom it strikes.
@@ -31,42 +46,78 @@ pub(crate) enum Target {
     LeaderAndPrimary,
     LeaderAndAllSubLeaders,
     Random,
+    /// Whom the groups of a fault of links name.
+    Groups,
 }
 
-/// Faults of the design that need another backend.
-const ELSEWHERE: &[&str] = &["partition", "link", "loss", "delay", "disk-full"];
+/// Faults that are known, and what keeps them from being offered anywhere.
+const NOWHERE: &[(&str, &str)] = &[
+    (
+        "disk-full",
+        "a node's disk can only be filled safely if it is a file system of its own, and nodes work \
+         on the host's",
+    ),
+    ("slow-disk", "slowing a disk down would need a block device of the node's own"),
+    (
+        "reboot",
+        "an agent does not outlive its host, and a run does not start agents again; reboot a host by \
+         hand between runs",
+    ),
+];
 
 impl Kind {
-    const ALL: [Kind; 4] = [Kind::Kill, Kind::Stop, Kind::Pause, Kind::Isolate];
+    const ALL: [Kind; 9] = [
+        Kind::Kill,
+        Kind::Stop,
+        Kind::Pause,
+        Kind::Isolate,
+        Kind::Partition,
+        Kind::Link,
+        Kind::Loss,
+        Kind::Delay,
+        Kind::RestartStorm,
+    ];
 
     pub(crate) fn parse(text: &str, backend: Backend) -> Result<Kind, String> {
         let (name, offered) = match backend {
-            Backend::Local | Backend::Ssh => ("local", [Kind::Kill, Kind::Stop, Kind::Pause]),
-            Backend::Sim => ("sim", [Kind::Kill, Kind::Pause, Kind::Isolate]),
-        };
-        offered.into_iter().find(|kind| kind.to_string() == text).ok_or_else(|| {
-            let elsewhere = Kind::ALL.iter().any(|kind| kind.to_string() == text);
-            if elsewhere || ELSEWHERE.contains(&text) {
-                format!("the {name} backend cannot do {text}; it can do {}", list(&offered))
-            } else {
-                format!("there is no fault `{text}`; there are {}", list(&offered))
+            Backend::Local => ("local", Kind::ALL.to_vec()),
+            Backend::Ssh => ("ssh", Kind::ALL.to_vec()),
+            Backend::Sim => {
+                ("sim", vec![Kind::Kill, Kind::Pause, Kind::Isolate, Kind::Partition, Kind::Link])
             }
+        };
+        let listed = list(&offered);
+        if let Some(kind) = offered.into_iter().find(|kind| kind.to_string() == text) {
+            return Ok(kind);
+        }
+        if let Some((_, why)) = NOWHERE.iter().find(|(name, _)| *name == text) {
+            return Err(format!("{text} is not offered: {why}; there are {listed}"));
+        }
+        Err(match Kind::ALL.iter().any(|kind| kind.to_string() == text) {
+            true => format!("the {name} backend cannot do {text}; it can do {listed}"),
+            false => format!("there is no fault `{text}`; there are {listed}"),
         })
     }
 
-    /// What the agent is to do to each victim.
-    pub(crate) fn action(self) -> FaultAction {
+    /// What the agent is to do to the process of each victim; nothing if the fault is one of
+    /// links.
+    pub(crate) fn signal(self) -> Option<FaultAction> {
         match self {
-            Kind::Kill => FaultAction::Kill,
-            Kind::Stop => FaultAction::Stop,
-            Kind::Pause => FaultAction::Pause,
-            Kind::Isolate => FaultAction::Isolate,
+            Kind::Kill | Kind::RestartStorm => Some(FaultAction::Kill),
+            Kind::Stop => Some(FaultAction::Stop),
+            Kind::Pause => Some(FaultAction::Pause),
+            Kind::Isolate | Kind::Partition | Kind::Link | Kind::Loss | Kind::Delay => None,
         }
     }
 
     /// Whether the victims' processes end.
     pub(crate) fn ends_processes(self) -> bool {
-        matches!(self, Kind::Kill | Kind::Stop)
+        matches!(self, Kind::Kill | Kind::Stop | Kind::RestartStorm)
+    }
+
+    /// Whether it troubles links without cutting any.
+    pub(crate) fn is_gray(self) -> bool {
+        matches!(self, Kind::Loss | Kind::Delay)
     }
 }
 
@@ -93,6 +144,7 @@ impl Target {
         match self {
             Target::LeaderAndPrimary => 2,
             Target::LeaderAndAllSubLeaders => 1 + sub_leaders,
+            Target::Groups => 0,
             _ => 1,
         }
     }
@@ -102,7 +154,7 @@ impl Target {
         match self {
             Target::Primary | Target::LeaderAndPrimary | Target::LeaderAndAllSubLeaders => 1,
             Target::Secondary => 2,
-            Target::Leader | Target::Follower | Target::Random => 0,
+            Target::Leader | Target::Follower | Target::Random | Target::Groups => 0,
         }
     }
 }
@@ -118,14 +170,10 @@ pub(crate) struct Standing<'a> {
     pub(crate) sub_leaders: u32,
 }
 
-/// The nodes to strike, in the order of striking.
+/// The nodes of a target, in the order of striking. Groups say themselves whom they strike.
 pub(crate) fn victims(target: Target, standing: &Standing<'_>, rng: &mut impl Rng) -> Vec<NodeId> {
-    let Standing { leader, ranks, size, sub_leaders } = *standing;
-    // Successors by rank, then everybody else in random order: the stand-ins.
-    let mut others: Vec<NodeId> =
-        (1..=u64::from(size)).filter(|node| *node != leader && !ranks.contains(node)).collect();
-    others.shuffle(rng);
-    let successors: Vec<NodeId> = ranks.iter().copied().chain(others.iter().copied()).collect();
+    let Standing { leader, size, sub_leaders, .. } = *standing;
+    let (successors, others) = successors(standing, rng);
     let with_leader =
         |n: u32| [leader].into_iter().chain(successors.iter().copied().take(n as usize)).collect();
     match target {
@@ -137,7 +185,18 @@ pub(crate) fn victims(target: Target, standing: &Standing<'_>, rng: &mut impl Rn
         Target::LeaderAndPrimary => with_leader(1),
         Target::LeaderAndAllSubLeaders => with_leader(sub_leaders),
         Target::Random => vec![rng.random_range(1..=u64::from(size))],
+        Target::Groups => Vec::new(),
     }
+}
+
+/// Everybody but the leader: successors by rank, then the others in random order, the stand-ins.
+/// And these others alone.
+fn successors(standing: &Standing<'_>, rng: &mut impl Rng) -> (Vec<NodeId>, Vec<NodeId>) {
+    let Standing { leader, ranks, size, .. } = *standing;
+    let mut others: Vec<NodeId> =
+        (1..=u64::from(size)).filter(|node| *node != leader && !ranks.contains(node)).collect();
+    others.shuffle(rng);
+    (ranks.iter().copied().chain(others.iter().copied()).collect(), others)
 }
 
 impl fmt::Display for Kind {
@@ -147,6 +206,11 @@ impl fmt::Display for Kind {
             Kind::Stop => "stop",
             Kind::Pause => "pause",
             Kind::Isolate => "isolate",
+            Kind::Partition => "partition",
+            Kind::Link => "link",
+            Kind::Loss => "loss",
+            Kind::Delay => "delay",
+            Kind::RestartStorm => "restart-storm",
         })
     }
 }
@@ -161,6 +225,7 @@ impl fmt::Display for Target {
             Target::LeaderAndPrimary => "leader+primary",
             Target::LeaderAndAllSubLeaders => "leader+all-sub-leaders",
             Target::Random => "random",
+            Target::Groups => "groups",
         })
     }
 }
@@ -222,8 +287,9 @@ mod tests {
 
     #[test]
     fn what_cannot_be_done_is_said_with_what_can() {
-        insta::assert_snapshot!(Kind::parse("partition", Backend::Local).unwrap_err(), @"the local backend cannot do partition; it can do kill, stop and pause");
-        insta::assert_snapshot!(Kind::parse("explode", Backend::Local).unwrap_err(), @"there is no fault `explode`; there are kill, stop and pause");
+        insta::assert_snapshot!(Kind::parse("loss", Backend::Sim).unwrap_err(), @"the sim backend cannot do loss; it can do kill, pause, isolate, partition and link");
+        insta::assert_snapshot!(Kind::parse("explode", Backend::Local).unwrap_err(), @"there is no fault `explode`; there are kill, stop, pause, isolate, partition, link, loss, delay and restart-storm");
+        insta::assert_snapshot!(Kind::parse("disk-full", Backend::Local).unwrap_err(), @"disk-full is not offered: a node's disk can only be filled safely if it is a file system of its own, and nodes work on the host's; there are kill, stop, pause, isolate, partition, link, loss, delay and restart-storm");
         insta::assert_snapshot!(Target::parse("king").unwrap_err(), @"there is no target `king`; there are leader, primary, secondary, follower, leader+primary, leader+all-sub-leaders and random");
     }
 }

@@ -13,6 +13,7 @@
 //! system       what agents start
 //! simulate     the same plan, with a simulator in the place of agent and cluster
 //! ec2          instances of Amazon's cloud to run it on
+//! testbed      hosts on this machine to rehearse on
 //! progress     what the user sees meanwhile
 //! ```
 //!
@@ -32,6 +33,7 @@ mod progress;
 mod run;
 mod simulate;
 mod system;
+mod testbed;
 mod trial;
 mod view;
 
@@ -58,6 +60,7 @@ fn main() -> ExitCode {
         Command::Report(args) => report(&args),
         Command::Sim(command) => simulate::swarm(&command),
         Command::Ec2(command) => ec2::run(&command),
+        Command::Testbed(command) => testbed::run(&command),
         Command::Node(args) => return sraft_node::exit_code(sraft_node::run(*args)),
         Command::Agent => sraft_agent::run().map(|()| ExitCode::SUCCESS).map_err(Into::into),
     };

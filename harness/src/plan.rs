@@ -3,6 +3,7 @@
 
 mod cells;
 mod describe;
+mod faults;
 mod power;
 #[cfg(test)]
 mod tests;
@@ -13,12 +14,13 @@ use std::{collections::BTreeMap, ops::RangeInclusive, time::Duration};
 
 use rand::{SeedableRng, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
+use sraft_agent::protocol::{Effect, Needs};
 use sraft_core::{Protocol, Span, Timing, TimingKnobs};
 use sraft_report::results::{Block, Plan, PlannedVariant, Setting};
 
 use crate::{
     experiment::{Experiment, File, Refused},
-    fault::{Kind, Target},
+    fault::{Direction, Kind, Links, Target},
     inventory::Inventory,
     simulate::Sim,
     system::System,
@@ -57,12 +59,35 @@ pub(crate) enum Backend {
     Sim,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What is done to whom.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Fault {
     pub(crate) kind: Kind,
     pub(crate) target: Target,
-    /// How long a pause lasts at least.
+    /// How long it lasts at least, if it does not end processes.
     pub(crate) duration: Duration,
+    /// How often each victim is struck.
+    pub(crate) count: u32,
+    /// What is done to links, if it is a fault of links.
+    pub(crate) links: Option<Links>,
+}
+
+impl Fault {
+    /// Whom it is aimed at, for records.
+    pub(crate) fn aim(&self) -> String {
+        match &self.links {
+            Some(links) if !links.groups.is_empty() => links.to_string(),
+            Some(Links { direction: Direction::Out, .. }) => format!("{} >", self.target),
+            Some(Links { direction: Direction::In, .. }) => format!("{} <", self.target),
+            _ => self.target.to_string(),
+        }
+    }
+
+    /// What it needs of hosts.
+    pub(crate) fn needs(&self) -> Needs {
+        let delay = self.links.as_ref().is_some_and(|l| matches!(l.effect, Effect::Delay { .. }));
+        Needs { rules: self.links.is_some(), delay }
+    }
 }
 
 /// How the nodes of a variant are started in a cell, and what is done to them.
@@ -95,6 +120,15 @@ impl RunPlan {
     pub(crate) fn launch(&self, cell: &str, variant: &str) -> &Launch {
         let key = (cell.to_owned(), variant.to_owned());
         self.launches.get(&key).expect("blocks are made from the settings")
+    }
+
+    /// What the run's faults need of its hosts.
+    pub(crate) fn needs(&self) -> Needs {
+        let all = self.launches.values().map(|launch| launch.fault.needs());
+        all.fold(Needs::default(), |a, b| Needs {
+            rules: a.rules || b.rules,
+            delay: a.delay || b.delay,
+        })
     }
 
     /// Checks and expands an experiment that runs on this machine.
@@ -177,7 +211,7 @@ impl RunPlan {
             question: given.question.clone(),
             seed,
             fault: given.fault.kind.clone(),
-            target: given.fault.target.clone(),
+            target: given.fault.aim(),
             timeout_ns: u64::try_from(trials.timeout.0.as_nanos()).unwrap_or(u64::MAX),
             cells,
             variants,

@@ -60,6 +60,7 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
         }
     };
     let (mut cluster, facts) = Cluster::open(hosts, args.keep, seed)?;
+    cluster.check_faults(plan.needs())?;
     let mut manifest = match dir.read_manifest() {
         Ok(manifest) if args.resume.is_some() => {
             same_hosts(&manifest, cluster.hosts(), &dir)?;
@@ -214,6 +215,9 @@ fn begin(args: &RunArgs) -> anyhow::Result<Begun> {
     let overrides = Overrides { trials: args.trials, seed: args.seed };
     let inventory = args.hosts.inventory()?;
     let plan = RunPlan::on(&file, overrides, inventory.as_ref())?;
+    if plan.backend == Backend::Local {
+        sraft_agent::rules::check(plan.needs()).map_err(anyhow::Error::msg)?;
+    }
     let reached = inventory.map(|inventory| reach(inventory, args)).transpose()?;
     let dir = create(&args.out, &plan.plan.experiment, args.name.as_deref())?;
     let lock = dir.lock()?;

@@ -3,13 +3,14 @@
 use std::time::{Duration, Instant};
 
 use rand::{Rng, RngExt};
+use sraft_core::Span;
 use sraft_events::{Event, FaultAction, NodeId, Record, Source, Verdict};
 
 use crate::{
     cluster::{Cluster, Halt},
-    fault::{self, Standing},
+    fault::{self, Standing, Strike},
     plan::Launch,
-    view::Leader,
+    view::{Leader, View},
 };
 
 /// How long a cluster may take to settle, after its start or after a trial.
@@ -72,7 +73,8 @@ pub(crate) fn conduct(
         size: trial.launch.size,
         sub_leaders: trial.launch.cell_sub_leaders,
     };
-    let victims = fault::victims(trial.launch.fault.target, &standing, rng);
+    let strike = fault::strike(&trial.launch.fault, &standing, rng);
+    let victims: Vec<NodeId> = strike.actions.iter().map(|(node, _)| *node).collect();
     // A fault at a fixed distance from the last heartbeat would bias every figure by up to one
     // heartbeat.
     let phase = trial.launch.timing.heartbeat.mul_f64(rng.random());
@@ -83,15 +85,23 @@ pub(crate) fn conduct(
         variant: trial.variant.to_owned(),
         block: trial.block,
         fault: trial.launch.fault.kind.to_string(),
-        target: trial.launch.fault.target.to_string(),
+        target: trial.launch.fault.aim(),
         leader: leader.node,
         term: leader.term,
         ranks: ranks.clone(),
         victims: victims.clone(),
     });
-    let ended = cluster
+    let attempted = cluster
         .compare_clocks()
-        .and_then(|()| attempt(cluster, trial, leader, &ranks, &victims, phase, stage))
+        .and_then(|()| attempt(cluster, trial, leader, &ranks, &strike, phase, stage));
+    let mended = match &attempted {
+        // Whatever has gone wrong, links are not left cut.
+        Ok(Ended { sound: true, .. }) => Ok(()),
+        _ if trial.launch.fault.links.is_some() => cluster.heal(&victims),
+        _ => Ok(()),
+    };
+    let ended = mended
+        .and(attempted)
         .and_then(|ended| cluster.compare_clocks().map(|()| ended));
     let ended = match ended {
         Ok(ended) => ended,
@@ -127,13 +137,19 @@ fn attempt(
     trial: &Trial<'_>,
     leader: Leader,
     ranks: &[NodeId],
-    victims: &[NodeId],
+    strike: &Strike,
     phase: Duration,
     stage: &mut dyn FnMut(&'static str),
 ) -> Result<Ended, Halt> {
     let size = trial.launch.size;
-    let ends = trial.launch.fault.kind.ends_processes();
+    let fault = &trial.launch.fault;
+    let ends = fault.kind.ends_processes();
+    let victims: Vec<NodeId> = strike.actions.iter().map(|(node, _)| *node).collect();
+    let victims = victims.as_slice();
 
+    if let Some(links) = &fault.links {
+        cluster.arm(strike, links, trial.timeout + fault.duration + LEASE_BEYOND)?;
+    }
     cluster.pass(phase)?;
     if cluster.view().leader() != Some(leader) {
         return Ok(Ended::invalid("the leader changed before the fault".to_owned(), true));
@@ -143,23 +159,37 @@ fn attempt(
     }
 
     stage("fault");
-    cluster.fault(victims, trial.launch.fault.kind.action())?;
+    match (&fault.links, fault.kind.signal()) {
+        (Some(links), _) => cluster.strike(strike, links)?,
+        (None, Some(action)) => cluster.fault(victims, action)?,
+        (None, None) => {}
+    }
     let struck_at = Instant::now();
     let deadline = struck_at + trial.timeout;
 
     stage("observe");
     let (mut verdict, mut reason) = (Verdict::Ok, None);
-    if victims.contains(&leader.node) {
+    let replaced = strike.actions.iter().any(|(node, a)| *node == leader.node && a.severs());
+    for again in 1..fault.count {
+        stage("again");
+        if !strike_again(cluster, victims, deadline)? {
+            let why = format!("node {} did not come back {again} times", fault::list(victims));
+            return Ok(Ended { verdict, reason: Some(why), restored: None, sound: false });
+        }
+    }
+    if replaced {
         if cluster.wait(deadline, |view| view.successor(leader, size, victims))?.is_none() {
             verdict = Verdict::Censored;
             reason = Some(format!("no new leader was known to all within {:?}", trial.timeout));
         }
     } else {
-        // Nobody has to replace anybody: it is enough that the leader has noticed.
-        let pause = struck_at + trial.launch.fault.duration;
+        // Nobody has to replace anybody: it is enough that the leader has noticed. What only
+        // troubles links may go unnoticed, and that is what is looked at.
+        let pause = struck_at + fault.duration;
         let noticed = if ends { deadline } else { pause };
         cluster.wait(noticed, |view| {
-            victims.iter().all(|victim| !view.is_synced(*victim)).then_some(())
+            let away = victims.iter().all(|victim| !view.is_synced(*victim));
+            (away && fault.links.is_none()).then_some(())
         })?;
     }
     if ends {
@@ -176,10 +206,28 @@ fn attempt(
     if ends {
         cluster.restart(victims)?;
     } else {
-        // A pause lasts until there is a new leader, but at least as long as was asked for.
-        let pause = struck_at + trial.launch.fault.duration;
-        cluster.pass(pause.saturating_duration_since(Instant::now()))?;
-        cluster.fault(victims, FaultAction::Resume)?;
+        // It lasts until there is a new leader, but at least as long as was asked for.
+        let heal = struck_at + fault.duration;
+        cluster.pass(heal.saturating_duration_since(Instant::now()))?;
+        if fault.links.is_some() {
+            if replaced && fault.duration > trial.launch.timing.lease + A_MOMENT / 2 {
+                // It cannot have heard of its successor, or hardly; it must have found out by
+                // itself that it leads no more.
+                let down = |view: &View| view.has_stepped_down(leader).then_some(());
+                if cluster.wait(Instant::now(), down)?.is_none() {
+                    reason.get_or_insert(format!(
+                        "node {} still led when its links came back, {} after they were cut, though \
+                         its lease is {}",
+                        leader.node,
+                        Span(fault.duration),
+                        Span(trial.launch.timing.lease)
+                    ));
+                }
+            }
+            cluster.heal(victims)?;
+        } else {
+            cluster.fault(victims, FaultAction::Resume)?;
+        }
     }
     let (restored, sound) = match settle(cluster, trial.launch) {
         Ok(()) => (Some(cluster.view().last_change()), true),
@@ -195,6 +243,29 @@ fn attempt(
     };
     Ok(Ended { verdict, reason, restored, sound })
 }
+
+/// Has the victims started and killed once more. Returns whether they came that far.
+fn strike_again(
+    cluster: &mut Cluster,
+    victims: &[NodeId],
+    deadline: Instant,
+) -> Result<bool, Halt> {
+    let all = |up: bool| {
+        move |view: &View| victims.iter().all(|victim| view.is_up(*victim) == up).then_some(())
+    };
+    if cluster.wait(deadline, all(false))?.is_none() {
+        return Ok(false);
+    }
+    cluster.restart(victims)?;
+    if cluster.wait(deadline, all(true))?.is_none() {
+        return Ok(false);
+    }
+    cluster.fault(victims, FaultAction::Kill)?;
+    Ok(true)
+}
+
+/// What the kernel gives rules beyond the time that a trial can take. They are removed long before.
+const LEASE_BEYOND: Duration = Duration::from_secs(5);
 
 /// For processes that have their signal already, but have not been seen to end.
 const A_MOMENT: Duration = Duration::from_secs(2);

@@ -17,6 +17,8 @@ use crate::fault::list;
 pub(crate) struct View {
     nodes: BTreeMap<NodeId, Node>,
     elected: Option<Leadership>,
+    /// The last term in which each has stepped down.
+    stepped_down: BTreeMap<NodeId, Term>,
     last_change: u64,
 }
 
@@ -79,7 +81,8 @@ impl View {
                 match action {
                     FaultAction::Pause => node.paused = true,
                     FaultAction::Resume => node.paused = false,
-                    FaultAction::Kill | FaultAction::Stop | FaultAction::Isolate => {}
+                    // Nodes tell themselves what becomes of their connections.
+                    _ => {}
                 }
                 true
             }
@@ -88,6 +91,9 @@ impl View {
     }
 
     fn apply_nodes_own(&mut self, id: NodeId, event: &Event) -> bool {
+        if let Event::SteppedDown { term, .. } = event {
+            self.stepped_down.insert(id, *term);
+        }
         let node = self.nodes.entry(id).or_default();
         match event {
             Event::NodeStarted { .. } => node.up = true,
@@ -134,6 +140,11 @@ impl View {
     pub(crate) fn leader(&self) -> Option<Leader> {
         let leadership = self.elected.as_ref().filter(|leadership| !leadership.over)?;
         Some(Leader { node: leadership.leader, term: leadership.term })
+    }
+
+    /// Whether this leader has said that it leads no more.
+    pub(crate) fn has_stepped_down(&self, leader: Leader) -> bool {
+        self.stepped_down.get(&leader.node).is_some_and(|term| *term >= leader.term)
     }
 
     /// The designated sub-leaders, Primary first.

@@ -175,12 +175,13 @@ impl Transport {
         let slots: Arc<BTreeMap<NodeId, Arc<Slot>>> =
             Arc::new(peers.keys().map(|id| (*id, Arc::default())).collect());
         let accept = accept::Acceptor::new(me.clone(), slots.clone(), inbox.clone());
+        let own = listener.local_addr().ok().map(|at| at.ip()).filter(|ip| !ip.is_unspecified());
         let mut tasks = vec![tokio::spawn(accept.run(listener)).abort_handle()];
         let mut outboxes = BTreeMap::new();
         for (peer, address) in peers {
             let (outbox, queue) = mpsc::channel(OUTBOX);
             let (me, slot, inbox) = (me.clone(), slots[peer].clone(), inbox.clone());
-            let dialer = dial::Dialer::new(me, *peer, address.clone(), slot, inbox);
+            let dialer = dial::Dialer::new(me, *peer, address.clone(), own, slot, inbox);
             tasks.push(tokio::spawn(dialer.run(queue)).abort_handle());
             outboxes.insert(*peer, outbox);
         }

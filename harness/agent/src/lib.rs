@@ -12,6 +12,7 @@
 
 pub mod clock;
 pub mod protocol;
+pub mod rules;
 
 mod directory;
 mod facts;
@@ -20,6 +21,8 @@ mod process;
 mod skew;
 pub mod supervisor;
 mod tail;
+
+pub use process::start_time;
 
 use std::{
     io::{self, Write},

@@ -89,6 +89,17 @@ impl Process {
     }
 }
 
+/// When a process started, in ticks since the machine did: process ids are used again, pairs of
+/// both are not (proc(5), /proc/pid/stat, fields 3 and 22). Empty if there is no such process, or
+/// if it has ended and only waits for its parent to notice.
+pub fn start_time(pid: u32) -> Option<u64> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The second field is the program's name in parentheses, and may hold anything.
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
+    let ended = matches!(fields.next()?, "Z" | "X");
+    fields.nth(18)?.parse().ok().filter(|_| !ended)
+}
+
 /// The signal that does it, if one can.
 fn signal(action: FaultAction) -> Option<Signal> {
     match action {
@@ -96,7 +107,12 @@ fn signal(action: FaultAction) -> Option<Signal> {
         FaultAction::Stop => Some(Signal::TERM),
         FaultAction::Pause => Some(Signal::STOP),
         FaultAction::Resume => Some(Signal::CONT),
-        FaultAction::Isolate => None,
+        FaultAction::Isolate
+        | FaultAction::Partition
+        | FaultAction::Link
+        | FaultAction::Loss
+        | FaultAction::Delay
+        | FaultAction::Heal => None,
     }
 }
 

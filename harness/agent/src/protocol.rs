@@ -4,6 +4,8 @@
 //! The agent lives exactly as long as its input is open. When that closes, for whatever reason,
 //! it undoes every fault, kills every process it owns, and exits.
 
+use std::net::SocketAddr;
+
 use serde::{Deserialize, Serialize};
 use sraft_events::{FaultAction, NodeId};
 
@@ -64,6 +66,36 @@ pub enum Call {
         /// What is done to which node.
         actions: Vec<(NodeId, FaultAction)>,
     },
+    /// Can this host do these faults? Fails with what is missing. Removes what agents that died
+    /// have left in its packet filter.
+    CheckFaults {
+        /// What will be asked of it.
+        needs: Needs,
+    },
+    /// What have agents that died left in the packet filter of this host?
+    Leftovers {
+        /// Whether to remove it.
+        remove: bool,
+    },
+    /// Makes everything ready for a [`Call::Strike`]; nothing happens to any packet yet.
+    Arm {
+        /// The packets that are meant.
+        flows: Vec<Flow>,
+        /// What happens to them.
+        effect: Effect,
+        /// The kernel forgets the rules after so many milliseconds, whatever becomes of the agent.
+        lease_ms: u64,
+    },
+    /// Puts in force what was armed last.
+    Strike {
+        /// Whom it strikes, for the records: nodes of any host.
+        strikes: Vec<(NodeId, FaultAction)>,
+    },
+    /// Removes what was armed or put in force. Does nothing if there is nothing.
+    Heal {
+        /// Whom it struck, for the records.
+        nodes: Vec<NodeId>,
+    },
     /// Kills every process, waits for their ends, and delivers what is left of their logs.
     StopAll {},
     /// From now on the agent ends, as if its input had closed, when it has heard nothing for so
@@ -81,6 +113,62 @@ pub enum Call {
     CompareClocks {
         /// Where it answers.
         with: String,
+    },
+}
+
+/// What faults need of a host.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Needs {
+    /// Packets are dropped.
+    #[serde(default)]
+    pub rules: bool,
+    /// Packets are held back.
+    #[serde(default)]
+    pub delay: bool,
+}
+
+/// Packets from one node to another, told by the nodes' addresses and peer ports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Flow {
+    /// Address and peer port of the sender.
+    pub from: SocketAddr,
+    /// Address and peer port of the receiver.
+    pub to: SocketAddr,
+    /// Where this host can lay hands on them.
+    pub hook: Hook,
+    /// Whether packets on connections that the receiver has dialled are meant as well. Messages
+    /// travel on the sender's own connections; the sender's packets on the receiver's only
+    /// acknowledge what the receiver has sent, and without them its messages are lost too.
+    pub answers: bool,
+}
+
+/// Where packets pass by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Hook {
+    /// As they arrive at this host.
+    In,
+    /// As they leave it.
+    Out,
+}
+
+/// What happens to packets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Effect {
+    /// They are lost.
+    Drop,
+    /// So many in a thousand are lost, by lot.
+    Loss {
+        /// From 1 to 999.
+        per_mille: u32,
+    },
+    /// They are held back. Only where they leave ([`Hook::Out`]).
+    Delay {
+        /// How long, microseconds.
+        delay_us: u64,
+        /// The most by which it varies, microseconds.
+        jitter_us: u64,
     },
 }
 
@@ -135,9 +223,14 @@ pub enum Answer {
     },
     /// To [`Call::CompareClocks`].
     Compared(Comparison),
-    /// To [`Call::Fault`] and [`Call::StopAll`], whose stamps come as records, and to what yields
-    /// nothing else.
+    /// To [`Call::Fault`], [`Call::Strike`], [`Call::Heal`] and [`Call::StopAll`], whose stamps come
+    /// as records, and to what yields nothing else.
     Ok,
+    /// To [`Call::Leftovers`]: what there was, one phrase each.
+    Leftovers {
+        /// The phrases.
+        found: Vec<String>,
+    },
 }
 
 /// How far another host's `CLOCK_MONOTONIC` is from this one's.

@@ -8,6 +8,8 @@
 //! [`QUIET`] after the first thing that calls for it, and is then done in one go. No figure depends
 //! on when the agent reads: every record carries the time at which its writer made it.
 
+mod links;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
@@ -33,6 +35,7 @@ use crate::{
     own_executable,
     process::{Process, how},
     protocol::{self, Answer, Call, Clocks, MAX_LINE, Request, Said},
+    rules,
     skew::{self, Answering},
     tail::EventLog,
 };
@@ -54,6 +57,7 @@ pub(crate) struct Supervisor<W> {
     processes: BTreeMap<NodeId, Process>,
     /// Every node that ever got a directory.
     nodes: BTreeSet<NodeId>,
+    links: links::Links,
     seq: u64,
     records: Vec<String>,
     pending: Vec<Said>,
@@ -97,6 +101,7 @@ impl<W: Write> Supervisor<W> {
             host: None,
             processes: BTreeMap::new(),
             nodes: BTreeSet::new(),
+            links: links::Links::default(),
             seq: 0,
             records: Vec::new(),
             pending: Vec::new(),
@@ -228,7 +233,7 @@ impl<W: Write> Supervisor<W> {
                 Ok(Request { id, call }) => {
                     // The answer to a fault would wake the harness up in the failover's midst.
                     let delay = match call {
-                        Call::Fault { .. } => QUIET,
+                        Call::Fault { .. } | Call::Strike { .. } => QUIET,
                         _ => Duration::ZERO,
                     };
                     let result = self.carry_out(call);
@@ -255,6 +260,13 @@ impl<W: Write> Supervisor<W> {
                 self.start(node, program, &args, &files, fresh, &log_file)
             }
             Call::Fault { actions } => self.fault(&actions),
+            Call::CheckFaults { needs } => rules::check(needs).map(|()| Answer::Ok),
+            Call::Leftovers { remove } => {
+                rules::leftovers(remove).map(|found| Answer::Leftovers { found })
+            }
+            Call::Arm { flows, effect, lease_ms } => self.arm(&flows, effect, lease_ms),
+            Call::Strike { strikes } => self.strike(&strikes),
+            Call::Heal { nodes } => self.heal(&nodes),
             Call::StopAll {} => self.stop_all(),
             Call::Lease { silence_ms } => {
                 self.lease = Some(Duration::from_millis(silence_ms));
@@ -498,6 +510,8 @@ impl<W: Write> Supervisor<W> {
 
     /// Leaves nothing behind: no process and, unless it was told to keep them, no files.
     pub(crate) fn clean_up(mut self) {
+        // Should it fail, the kernel's lease on the rules ends soon, and the next agent finds them.
+        let _ = self.links.mend();
         // Even if waiting failed, every process has its SIGKILL and only the files remain.
         let _ = self.kill_all();
         for process in self.processes.values_mut().filter(|process| process.ended.is_some()) {

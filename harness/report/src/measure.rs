@@ -70,9 +70,11 @@ pub struct TrialRow {
     pub restored_us: Option<f64>,
     /// Error bound of times that span two hosts; 0 on one host, empty if it is not known.
     pub clock_bound_us: Option<f64>,
-    /// Campaigns started by any node from t_fault to t_elected (pre-votes are none).
+    /// Campaigns started by any node from t_fault to t_elected (pre-votes are none); to the end of
+    /// the trial if the fault left the leader in place.
     pub campaigns: u32,
-    /// Terms from the old leader's to the new one's.
+    /// Terms from the old leader's to the new one's; to the newest of the trial if the fault left
+    /// the leader in place.
     pub terms: Option<u64>,
     /// Terms after the fault and up to t_elected in which two or more nodes stood and none won
     /// (a split vote: Raft paper, 5.2).
@@ -230,10 +232,13 @@ fn measure(plan: &Plan, trial: &Trial) -> Result<TrialRow, NoTrial> {
             restored = *restored_mono_ns;
         }
     }
-    let struck = struck(records);
+    let struck = struck_by(records, FaultAction::severs);
     leaders(records, &mut row, &mut odd);
+    let troubled = struck_by(records, |action| !action.severs());
     match struck.values().min() {
-        None if row.verdict == Verdict::Ok => odd.push("no fault was recorded".into()),
+        None if row.verdict == Verdict::Ok && troubled.is_empty() => {
+            odd.push("no fault was recorded".into());
+        }
         // Only the loss of the leader calls for another one.
         Some(fault) if struck.contains_key(&row.old_leader) => {
             passing(plan, records, *fault, &struck, &mut row);
@@ -241,6 +246,11 @@ fn measure(plan: &Plan, trial: &Trial) -> Result<TrialRow, NoTrial> {
             missing(&row, &mut odd);
         }
         _ => {}
+    }
+    if !struck.contains_key(&row.old_leader)
+        && let Some(fault) = struck.values().chain(troubled.values()).min()
+    {
+        unrest(records, *fault, &mut row);
     }
     contradictions(&row, &mut odd);
     if !odd.is_empty() && row.counts() {
@@ -312,19 +322,32 @@ fn begun(records: &[Record]) -> Option<TrialRow> {
     })
 }
 
-/// When the fault first struck each node. Undoing a fault is none.
-fn struck(records: &[Record]) -> BTreeMap<NodeId, u64> {
+/// When a fault of some kind first struck each node. Undoing a fault is none.
+fn struck_by(records: &[Record], kind: impl Fn(FaultAction) -> bool) -> BTreeMap<NodeId, u64> {
     let mut struck = BTreeMap::new();
     for record in records {
-        match record.event {
-            Event::FaultApplied { action: FaultAction::Resume, .. } => {}
-            Event::FaultApplied { node, .. } => {
-                struck.entry(node).or_insert(record.mono_ns);
-            }
-            _ => {}
+        if let Event::FaultApplied { node, action, .. } = record.event
+            && !action.undoes()
+            && kind(action)
+        {
+            struck.entry(node).or_insert(record.mono_ns);
         }
     }
     struck
+}
+
+/// What became of a cluster whose leader the fault has left in place: nobody had to stand, and no
+/// term had to be used up.
+fn unrest(records: &[Record], fault: u64, row: &mut TrialRow) {
+    contest(records, fault, u64::MAX, row);
+    let newest = records.iter().filter_map(|record| match record.event {
+        Event::CampaignStarted { term, .. }
+        | Event::Elected { term, .. }
+        | Event::LeaderAccepted { term, .. } => Some(term),
+        _ => None,
+    });
+    let Some(started) = started_term(records) else { return };
+    row.terms = newest.max().unwrap_or(started).checked_sub(started);
 }
 
 /// Leaders per term, by every witness, and changes of leadership that no fault had called for.
@@ -337,8 +360,9 @@ fn leaders(records: &[Record], row: &mut TrialRow, odd: &mut Vec<String>) {
             | (_, Event::LeaderAccepted { leader, term }) => {
                 by_term.entry(*term).or_default().insert(*leader);
             }
-            (_, Event::FaultApplied { action: FaultAction::Resume, .. }) => {}
-            (_, Event::FaultApplied { node, .. }) => called_for |= *node == current,
+            (_, Event::FaultApplied { node, action, .. }) if action.severs() => {
+                called_for |= *node == current;
+            }
             (Source::Node(node), Event::Elected { term, .. }) => {
                 by_term.entry(*term).or_default().insert(*node);
                 row.spurious_failovers += u32::from(!called_for);

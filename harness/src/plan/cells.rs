@@ -1,13 +1,11 @@
 //! The cells of an experiment's matrix, each checked and lowered to what nodes run with.
 
-use std::time::Duration;
-
 use sraft_core::{ConfigError, TimingKnobs};
 
-use super::{Backend, Fault, Launch};
+use super::{Backend, Launch, faults};
 use crate::{
     experiment::{Experiment, File, Refused},
-    fault::{Kind, Target},
+    fault::Target,
     system,
 };
 
@@ -27,13 +25,20 @@ const MOST_CELLS: usize = 200;
 const LONGEST_NAME: usize = 150;
 
 /// What a matrix may vary, besides the timing.
-const VARIED: &[&str] = &["cluster.size", "workload.rate", "fault.target"];
+const VARIED: &[&str] = &[
+    "cluster.size",
+    "workload.rate",
+    "fault.target",
+    "fault.direction",
+    "fault.percent",
+    "fault.delay",
+];
 
 /// One combination of the matrix's values.
 #[derive(Debug)]
 pub(super) struct Cell {
     pub(super) name: String,
-    experiment: Experiment,
+    pub(super) experiment: Experiment,
     /// The path that is to blame if this combination cannot run.
     paths: Vec<String>,
 }
@@ -41,7 +46,7 @@ pub(super) struct Cell {
 impl Cell {
     /// A refusal of what this cell's experiment has at `keys`: if the matrix has put it there, the
     /// line is the matrix's.
-    fn blame(&self, file: &File, keys: &[&str], message: String) -> Refused {
+    pub(super) fn blame(&self, file: &File, keys: &[&str], message: String) -> Refused {
         let dotted = keys.join(".");
         // What is wrong with one knob may be another's fault, so any knob of the matrix will do.
         let timing = |path: &&String| keys[0] == "timing" && path.starts_with("timing.");
@@ -126,8 +131,7 @@ pub(super) fn lower(
 ) -> Result<Vec<(String, Launch)>, Refused> {
     let experiment = &cell.experiment;
     let blame = |keys: &[&str], message: String| cell.blame(file, keys, message);
-    let fault = fault(file, cell, backend)?;
-    let target = fault.target;
+    let fault = faults::fault(file, cell, backend)?;
     let largest = match backend {
         Backend::Local | Backend::Ssh => LARGEST,
         Backend::Sim => LARGEST_SIMULATED,
@@ -171,7 +175,7 @@ pub(super) fn lower(
         })?;
         let launch = Launch {
             system: system::own(),
-            fault,
+            fault: fault.clone(),
             size,
             protocol: variant.protocol,
             timing,
@@ -186,25 +190,7 @@ pub(super) fn lower(
     for (_, launch) in &mut launches {
         launch.cell_sub_leaders = most;
     }
-    if most < target.needs_sub_leaders() {
-        let message = format!(
-            "target {target} needs {} sub-leader(s), but no variant designates more than {most} \
-             among {size} nodes; take a larger cluster or another target",
-            target.needs_sub_leaders()
-        );
-        return Err(blame(too_small(cell), message));
-    }
-    let left = size.saturating_sub(target.strikes(most));
-    let majority = size / 2 + 1;
-    if left < majority {
-        let message = format!(
-            "target {target} strikes {} of {size} nodes and leaves {left}, but a leader needs a \
-             majority of {majority}: nobody could be elected; take a larger cluster, fewer \
-             sub-leaders (timing.sub_leader_ratio) or another target",
-            target.strikes(most)
-        );
-        return Err(blame(too_small(cell), message));
-    }
+    faults::fits(&fault, size, most).map_err(|message| blame(too_small(cell, &fault), message))?;
     for launch in launches.iter().map(|(_, launch)| launch) {
         let Some(sim) = &launch.sim else { continue };
         sim.setup(launch).map_err(|wrong| {
@@ -217,9 +203,10 @@ pub(super) fn lower(
 }
 
 /// Whether the size or the target is to blame if they do not fit: what the matrix varies.
-fn too_small(cell: &Cell) -> &'static [&'static str] {
+fn too_small(cell: &Cell, fault: &super::Fault) -> &'static [&'static str] {
     match cell.paths.iter().any(|path| path == "cluster.size") {
         true => &["cluster", "size"],
+        false if fault.target == Target::Groups => &["fault", "groups"],
         false => &["fault", "target"],
     }
 }
@@ -233,34 +220,4 @@ fn knob(error: &ConfigError) -> &'static str {
         ConfigError::Zero(knob) => knob,
         _ => "",
     }
-}
-
-/// What is done to whom in a cell.
-fn fault(file: &File, cell: &Cell, backend: Backend) -> Result<Fault, Refused> {
-    let (fault, timeout) = (&cell.experiment.fault, cell.experiment.trials.timeout);
-    let kind = Kind::parse(&fault.kind, backend)
-        .map_err(|why| cell.blame(file, &["fault", "kind"], why))?;
-    let target =
-        Target::parse(&fault.target).map_err(|why| cell.blame(file, &["fault", "target"], why))?;
-    let refuse = |message: String| Err(cell.blame(file, &["fault", "duration"], message));
-    let duration = match fault.duration {
-        None => Duration::from_secs(1),
-        Some(_) if kind.ends_processes() => {
-            return refuse(format!(
-                "fault.duration says how long a pause lasts, and {kind} has no end; remove it"
-            ));
-        }
-        Some(duration) if duration.0.is_zero() => {
-            return refuse(
-                "fault.duration is zero: nothing would happen; write 1s, say".to_owned(),
-            );
-        }
-        Some(duration) if duration.0 >= timeout.0 => {
-            return refuse(format!(
-                "fault.duration is {duration}, which is not below trials.timeout of {timeout}"
-            ));
-        }
-        Some(duration) => duration.0,
-    };
-    Ok(Fault { kind, target, duration })
 }

@@ -54,7 +54,7 @@ pub(crate) fn describe(run: &RunPlan) -> String {
             if ranks.is_empty() { String::new() } else { format!(", ranks {}", list(&ranks)) },
             detector(timing.detector),
         );
-        let fault = launch.fault;
+        let fault = &launch.fault;
         let detect = match launch.sub_leaders {
             // The shortest of n uniform draws is a share of 1 / (n + 1) into the range.
             0 => plain.min + plain.width() / launch.size,

@@ -28,7 +28,8 @@ pub(super) fn detectable(sides: [(&Launch, usize); 2], seed: u64) -> Option<Dura
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let mut variance = 0.0;
     for (launch, trials) in sides {
-        if trials == 0 || !strikes_leader(launch) || launch.fault.kind == Kind::Stop {
+        let troubles = launch.fault.kind.is_gray() || launch.fault.kind == Kind::Stop;
+        if trials == 0 || !strikes_leader(launch) || troubles {
             return None;
         }
         variance += variance_of_median(launch, trials, &mut rng);
@@ -107,7 +108,7 @@ mod tests {
     fn launch(protocol: Protocol, kind: Kind, target: Target) -> Launch {
         Launch {
             system: crate::system::own(),
-            fault: Fault { kind, target, duration: Duration::ZERO },
+            fault: Fault { kind, target, duration: Duration::ZERO, count: 1, links: None },
             size: 5,
             protocol,
             timing: Timing::reference(),

@@ -232,10 +232,10 @@ fn bad_input_is_refused_with_its_line_and_the_remedy() {
     x.toml, line 7: variant raft: election_timeout may be as short as 60ms, which is less than two heartbeats of 50ms: one late heartbeat would depose a healthy leader; raise election_timeout or lower heartbeat
 
     kind = "partition"
-    x.toml, line 9: the local backend cannot do partition; it can do kill, stop and pause
+    x.toml, line 10: partition is between groups; write groups = [["leader"], ["others"]], say, in the place of target
 
     kind = "kill" / duration = "1s"
-    x.toml, line 10: fault.duration says how long a pause lasts, and kill has no end; remove it
+    x.toml, line 10: fault.duration says how long a fault lasts, and kill has no end; remove it
 
     kind = "pause" / duration = "10s"
     x.toml, line 10: fault.duration is 10s, which is not below trials.timeout of 10s
@@ -286,7 +286,7 @@ fn bad_input_is_refused_with_its_line_and_the_remedy() {
     x.toml, line 8: unclosed table, expected `]`
 
     [matrix] / "cluster.sise" = [3] / [fault]
-    x.toml, line 9: the matrix cannot vary `cluster.sise`; it can vary cluster.size, workload.rate, fault.target and timing.KNOB (in quotes)
+    x.toml, line 9: the matrix cannot vary `cluster.sise`; it can vary cluster.size, workload.rate, fault.target, fault.direction, fault.percent, fault.delay and timing.KNOB (in quotes)
 
     [matrix] / "timing.hartbeat" = ["50ms"] / [fault]
     x.toml, line 9: timing.hartbeat=50ms cannot be applied: unknown field `hartbeat`, expected one of `preset`, `heartbeat`, `election_timeout`, `rank_timeout`, `rank_step`, `follower_timeout`, `promotion_timeout`, `lease`, `stagger`, `sub_leader_ratio`, `rtt_alpha`, `detector`, `pre_vote`, `handover`
@@ -307,7 +307,7 @@ fn bad_input_is_refused_with_its_line_and_the_remedy() {
     x.toml, line 9: with fault.target=leader+all-sub-leaders: target leader+all-sub-leaders strikes 3 of 5 nodes and leaves 2, but a leader needs a majority of 3: nobody could be elected; take a larger cluster, fewer sub-leaders (timing.sub_leader_ratio) or another target
 
     [matrix] / "trials.count" = [3, 4] / [fault]
-    x.toml, line 9: the matrix cannot vary `trials.count`; it can vary cluster.size, workload.rate, fault.target and timing.KNOB (in quotes)
+    x.toml, line 9: the matrix cannot vary `trials.count`; it can vary cluster.size, workload.rate, fault.target, fault.direction, fault.percent, fault.delay and timing.KNOB (in quotes)
 
     size = "five"
     x.toml, line 5: invalid type: string "five", expected a whole number
@@ -421,7 +421,6 @@ fn impossible_surroundings_are_refused_with_their_line_and_the_remedy() {
         ("[sim] of processes", GOOD.replace("[fault]", "[sim]\nloss = 0.1\n[fault]")),
         ("workload", simulated().replace("[sim]", "[workload]\nrate = 5\n[sim]")),
         ("stop", simulated().replace("\"kill\"\nt", "\"stop\"\nt")),
-        ("isolated processes", GOOD.replace("\"kill\"\nt", "\"isolate\"\nt")),
         ("size", simulated().replace("size = 5", "size = 102")),
         ("matrix", simulated() + "[matrix]\n\"sim.loss\" = [0.1, 2.0]\n"),
         ("matrix of processes", GOOD.to_owned() + "[matrix]\n\"sim.loss\" = [0.1, 2.0]\n"),
@@ -534,10 +533,7 @@ fn impossible_surroundings_are_refused_with_their_line_and_the_remedy() {
     x.toml, line 10: workload.rate is 5, but there is no workload in a simulated cluster; remove it
 
     stop
-    x.toml, line 12: the sim backend cannot do stop; it can do kill, pause and isolate
-
-    isolated processes
-    x.toml, line 9: the local backend cannot do isolate; it can do kill, stop and pause
+    x.toml, line 12: the sim backend cannot do stop; it can do kill, pause, isolate, partition and link
 
     size
     x.toml, line 5: cluster.size is 102; write a number from 2 to 101
@@ -546,7 +542,7 @@ fn impossible_surroundings_are_refused_with_their_line_and_the_remedy() {
     x.toml, line 27: with sim.loss=2.0: sim.loss is 2, no probability; write a number from 0 to 1
 
     matrix of processes
-    x.toml, line 24: the matrix cannot vary `sim.loss`; it can vary cluster.size, workload.rate, fault.target and timing.KNOB (in quotes)
+    x.toml, line 24: the matrix cannot vary `sim.loss`; it can vary cluster.size, workload.rate, fault.target, fault.direction, fault.percent, fault.delay and timing.KNOB (in quotes)
 
     report
     x.toml, line 23: report.panels: panel 1 names the variant `paxos`, which the experiment does not have; it has raft, s-raft

@@ -11,12 +11,12 @@ use rand::{
 };
 use rand_chacha::ChaCha8Rng;
 use sraft_core::{NodeId, Time};
-use sraft_events::{Event, Record, Source, Verdict};
+use sraft_events::{Event, FaultAction, Record, Source, Verdict};
 use sraft_sim::{Cut, Fault, Observe, Violation, World};
 
 use super::keys::Setup;
 use crate::{
-    fault::{self, Kind, Standing},
+    fault::{self, Direction, Kind, Links, Standing, Strike},
     plan::Launch,
     view::{Leader, View},
 };
@@ -51,6 +51,9 @@ pub(crate) enum Failure {
         missing: String,
     },
 }
+
+/// What worlds call the agent that does faults.
+const AGENT: &str = "sim";
 
 /// How many clusters are started for a trial before it is given up.
 const WORLDS: u64 = 50;
@@ -159,7 +162,8 @@ impl Stage {
             size: launch.size,
             sub_leaders: launch.cell_sub_leaders,
         };
-        let victims = fault::victims(launch.fault.target, &standing, rng);
+        let strike = fault::strike(&launch.fault, &standing, rng);
+        let victims: Vec<NodeId> = strike.actions.iter().map(|(node, _)| *node).collect();
         let begin = world.now();
         let mut journal = Journal::begin(&world);
         journal.harness(
@@ -171,7 +175,7 @@ impl Stage {
                 variant: trial.variant.to_owned(),
                 block: trial.block,
                 fault: launch.fault.kind.to_string(),
-                target: launch.fault.target.to_string(),
+                target: launch.fault.aim(),
                 leader: leader.node,
                 term: leader.term,
                 ranks: ranks.clone(),
@@ -191,7 +195,13 @@ impl Stage {
         };
         let (verdict, reason, messages) = match early {
             Some(why) => (Verdict::Invalid, Some(why.to_owned()), None),
-            None => observe(&mut world, &mut told, trial, leader, &victims)?,
+            None => {
+                if !isolates(launch) {
+                    // A world does not know whom a cut strikes.
+                    journal.cut(world.now(), &strike);
+                }
+                observe(&mut world, &mut told, trial, leader, &strike)?
+            }
         };
         journal.take(&mut world);
         let trial = trial.number;
@@ -201,32 +211,59 @@ impl Stage {
     }
 }
 
+/// Whether the fault is what worlds themselves know as isolation.
+fn isolates(launch: &Launch) -> bool {
+    let both = |links: &Links| links.direction == Direction::Both;
+    launch.fault.kind == Kind::Isolate && launch.fault.links.as_ref().is_some_and(both)
+}
+
 /// Strikes, and watches until leadership has passed.
 fn observe(
     world: &mut World,
     told: &mut Told,
     trial: &Trial<'_>,
     leader: Leader,
-    victims: &[NodeId],
+    strike: &Strike,
 ) -> Result<(Verdict, Option<String>, Option<u64>), Failure> {
     let launch = trial.launch;
+    let victims: Vec<NodeId> = strike.actions.iter().map(|(node, _)| *node).collect();
+    let victims = victims.as_slice();
     let (struck, before) = (world.now(), world.tally().messages);
-    for &victim in victims {
-        world.strike(match launch.fault.kind {
-            Kind::Pause => Fault::Pause(victim),
-            Kind::Isolate => Fault::Isolate(victim),
-            Kind::Kill | Kind::Stop => Fault::Crash(victim),
-        })?;
+    match launch.fault.kind {
+        _ if isolates(launch) => {
+            for &victim in victims {
+                world.strike(Fault::Isolate(victim))?;
+            }
+        }
+        _ if launch.fault.links.is_some() => {
+            for &(from, to) in &strike.paths {
+                let cut = Cut { from: vec![from], to: vec![to], both_ways: false };
+                world.strike(Fault::Cut(cut))?;
+            }
+        }
+        Kind::Pause => {
+            for &victim in victims {
+                world.strike(Fault::Pause(victim))?;
+            }
+        }
+        _ => {
+            for &victim in victims {
+                world.strike(Fault::Crash(victim))?;
+            }
+        }
     }
     for cut in &trial.setup.cuts {
         world.strike(Fault::Cut(cut.clone()))?;
     }
-    if !victims.contains(&leader.node) {
+    let severed = |(node, action): &(NodeId, FaultAction)| *node == leader.node && action.severs();
+    if !strike.actions.iter().any(severed) {
         // Nobody has to replace anybody: it is enough that the leader has noticed.
         let ends = launch.fault.kind.ends_processes();
         let lasts = if ends { trial.timeout } else { launch.fault.duration };
         let noticed = |view: &View| victims.iter().all(|victim| !view.is_synced(*victim));
-        world.run_while(struck + lasts, |world| !(told.read(world) && noticed(&told.view)))?;
+        let cut = launch.fault.links.is_some();
+        world
+            .run_while(struck + lasts, |world| cut || !(told.read(world) && noticed(&told.view)))?;
         return Ok((Verdict::Ok, None, None));
     }
     let mut messages = None;
@@ -325,6 +362,14 @@ impl Journal {
 
     fn harness(&mut self, at: Time, event: Event) {
         self.write(Source::Harness, at.as_nanos(), event);
+    }
+
+    /// Who is struck by a cut.
+    fn cut(&mut self, at: Time, strike: &Strike) {
+        for &(node, action) in strike.actions.iter().filter(|_| !strike.paths.is_empty()) {
+            let event = Event::FaultApplied { node, pid: 0, action };
+            self.write(Source::Agent(AGENT.to_owned()), at.as_nanos(), event);
+        }
     }
 
     /// Takes over what tells of faults, campaigns and leaders. What nodes write of connections,

@@ -228,6 +228,15 @@ pub enum Event {
         /// What is done to it.
         action: FaultAction,
     },
+    /// What the last `fault_applied` of these nodes announced has been done: between that stamp
+    /// and this one the links of a node were cut, or mended. Signals need no such record: they
+    /// are sent in less time than it takes to read the clock twice.
+    FaultInForce {
+        /// The nodes.
+        nodes: Vec<NodeId>,
+        /// What was done.
+        action: FaultAction,
+    },
     /// The agent has seen a process end (its pidfd became readable).
     ProcessExited {
         /// The node.
@@ -435,7 +444,7 @@ words! {
 }
 
 words! {
-    /// What an agent does to a process.
+    /// What an agent does to a node.
     FaultAction {
         /// SIGKILL.
         Kill = "kill",
@@ -445,8 +454,43 @@ words! {
         Pause = "pause",
         /// SIGCONT.
         Resume = "resume",
-        /// Every message to and from it is lost.
+        /// Every message to it, from it, or both, is lost.
         Isolate = "isolate",
+        /// It is parted from a majority, alone or with others.
+        Partition = "partition",
+        /// Some of its links are cut, but a majority is left to it.
+        Link = "link",
+        /// A share of its packets is lost.
+        Loss = "loss",
+        /// Its packets are held back.
+        Delay = "delay",
+        /// Its links are as they were.
+        Heal = "heal",
+    }
+}
+
+impl FaultAction {
+    /// Whether it ends what another action began.
+    pub fn undoes(self) -> bool {
+        matches!(self, FaultAction::Resume | FaultAction::Heal)
+    }
+
+    /// Whether it takes the node away from the cluster, so that a leader has to be replaced. What
+    /// only troubles a node does not call for another leader: if there is one all the same, the
+    /// change is spurious.
+    pub fn severs(self) -> bool {
+        match self {
+            FaultAction::Kill
+            | FaultAction::Stop
+            | FaultAction::Pause
+            | FaultAction::Isolate
+            | FaultAction::Partition => true,
+            FaultAction::Resume
+            | FaultAction::Link
+            | FaultAction::Loss
+            | FaultAction::Delay
+            | FaultAction::Heal => false,
+        }
     }
 }
 

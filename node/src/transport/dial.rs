@@ -1,6 +1,6 @@
 use std::{
     io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -9,7 +9,7 @@ use bytes::BytesMut;
 use sraft_core::{Message, NodeId};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
+    net::{TcpSocket, TcpStream},
     sync::mpsc,
     time::timeout,
 };
@@ -65,6 +65,8 @@ pub(super) struct Dialer {
     me: Arc<Introduction>,
     peer: NodeId,
     address: Address,
+    /// The address that this node listens on, if it is a certain one: it dials from there.
+    own: Option<IpAddr>,
     slot: Arc<Slot>,
     inbox: mpsc::Sender<Incoming>,
     /// Where the peer is looked for: a name is not looked up again while a death is in doubt.
@@ -80,10 +82,11 @@ impl Dialer {
         me: Arc<Introduction>,
         peer: NodeId,
         address: Address,
+        own: Option<IpAddr>,
         slot: Arc<Slot>,
         inbox: mpsc::Sender<Incoming>,
     ) -> Dialer {
-        Dialer { me, peer, address, slot, inbox, known_at: None, found_at: None, lookups: 0 }
+        Dialer { me, peer, address, own, slot, inbox, known_at: None, found_at: None, lookups: 0 }
     }
 
     pub(super) async fn run(mut self, mut queue: mpsc::Receiver<Message>) {
@@ -189,7 +192,7 @@ impl Dialer {
                 None => return Attempt::Unreachable,
             },
         };
-        let mut stream = match TcpStream::connect(remote).await {
+        let mut stream = match self.open(remote).await {
             Ok(stream) => stream,
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
                 return Attempt::NothingListens;
@@ -229,6 +232,17 @@ impl Dialer {
             }
             Err(error) => rejected(error),
         }
+    }
+
+    /// Connects. A node that listens on a certain address also dials from it, so that packet
+    /// filters, of operators and of experiments, can tell nodes on one host apart.
+    async fn open(&self, remote: SocketAddr) -> io::Result<TcpStream> {
+        let Some(own) = self.own.filter(|own| may_dial(*own, remote.ip())) else {
+            return TcpStream::connect(remote).await;
+        };
+        let socket = if own.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        socket.bind(SocketAddr::new(own, 0))?;
+        socket.connect(remote).await
     }
 
     async fn resolve(&mut self) -> Option<SocketAddr> {
@@ -287,6 +301,12 @@ impl Dialer {
         };
         (stream, end)
     }
+}
+
+/// Whether anything could get from one address to another: not from a machine's own loopback to
+/// another machine.
+fn may_dial(from: IpAddr, to: IpAddr) -> bool {
+    from.is_ipv4() == to.is_ipv4() && (!from.is_loopback() || to.is_loopback())
 }
 
 /// Why a connection is not sent on any more.

@@ -318,3 +318,13 @@ async fn a_busy_port_is_named() {
     let error = listen(&nowhere).await.unwrap_err().to_string();
     assert!(error.contains("203.0.113.1") && error.contains("--host"), "{error}");
 }
+
+#[tokio::test]
+async fn a_node_dials_from_the_address_that_it_listens_on() {
+    let (somebody, at) = free_port().await;
+    // All of 127/8 is this machine (RFC 1122, 3.2.1.3).
+    let listener = TcpListener::bind(("127.0.0.2", 0)).await.unwrap();
+    let _node = start(introduction(1, 11), listener, 2, &at);
+    let (_stream, from) = timeout(PATIENCE, somebody.accept()).await.unwrap().unwrap();
+    assert_eq!(from.ip().to_string(), "127.0.0.2");
+}

@@ -1,0 +1,102 @@
+//! Faults of links: rules are prepared, put in force at a stamped instant, and taken away.
+
+use std::{io::Write, time::Duration};
+
+use sraft_events::{Event, FaultAction, NodeId};
+
+use super::Supervisor;
+use crate::{
+    clock,
+    protocol::{Answer, Effect, Flow},
+    rules::{Armed, Installed},
+};
+
+/// What of links this agent has laid hands on.
+#[derive(Debug, Default)]
+pub(super) struct Links {
+    armed: Option<Armed>,
+    installed: Vec<Installed>,
+}
+
+impl Links {
+    /// Takes everything away. What could not be is tried again by the next call.
+    pub(super) fn mend(&mut self) -> Result<(), String> {
+        if let Some(armed) = self.armed.take() {
+            armed.disarm()?;
+        }
+        while let Some(installed) = self.installed.last_mut() {
+            installed.remove()?;
+            self.installed.pop();
+        }
+        Ok(())
+    }
+
+    fn is_clean(&self) -> bool {
+        self.armed.is_none() && self.installed.is_empty()
+    }
+}
+
+impl<W: Write> Supervisor<W> {
+    pub(super) fn arm(
+        &mut self,
+        flows: &[Flow],
+        effect: Effect,
+        lease_ms: u64,
+    ) -> Result<Answer, String> {
+        self.host()?;
+        if let Some(armed) = self.links.armed.take() {
+            armed.disarm()?;
+        }
+        let lease = Duration::from_millis(lease_ms);
+        self.links.armed = Some(Armed::prepare(flows, effect, lease)?);
+        Ok(Answer::Ok)
+    }
+
+    pub(super) fn strike(&mut self, strikes: &[(NodeId, FaultAction)]) -> Result<Answer, String> {
+        self.host()?;
+        let armed = self.links.armed.take().ok_or("nothing was armed, so nothing was done")?;
+        let before = clock::read();
+        let struck = armed.strike();
+        let after = clock::read();
+        let (installed, failure) = match struck {
+            Ok(installed) => (installed, None),
+            Err((installed, why)) => (installed, Some(why)),
+        };
+        self.links.installed.push(installed);
+        if let Some(why) = failure {
+            self.links.mend()?;
+            return Err(why);
+        }
+        for &(node, action) in strikes {
+            let pid = self.pid_of(node);
+            self.record(before, Event::FaultApplied { node, pid, action });
+        }
+        if let Some(&(_, action)) = strikes.first() {
+            let nodes = strikes.iter().map(|(node, _)| *node).collect();
+            self.record(after, Event::FaultInForce { nodes, action });
+        }
+        Ok(Answer::Ok)
+    }
+
+    pub(super) fn heal(&mut self, nodes: &[NodeId]) -> Result<Answer, String> {
+        self.host()?;
+        if self.links.is_clean() {
+            return Ok(Answer::Ok);
+        }
+        let before = clock::read();
+        self.links.mend()?;
+        let after = clock::read();
+        let action = FaultAction::Heal;
+        for &node in nodes {
+            let pid = self.pid_of(node);
+            self.record(before, Event::FaultApplied { node, pid, action });
+        }
+        self.record(after, Event::FaultInForce { nodes: nodes.to_vec(), action });
+        Ok(Answer::Ok)
+    }
+
+    /// The node's process; 0 if it runs on another host, or not at all.
+    fn pid_of(&self, node: NodeId) -> u32 {
+        self.processes.get(&node).map_or(0, |process| process.pid())
+    }
+}
