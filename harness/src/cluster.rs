@@ -70,6 +70,8 @@ pub(crate) struct Cluster {
     hosts: Vec<Host>,
     /// One on each host.
     agents: Vec<Agent>,
+    /// Agents that are gone, and why.
+    gone: BTreeMap<usize, String>,
     /// Whether agents leave the nodes' directories when they end.
     keep: bool,
     sender: Sender<Input>,
@@ -127,6 +129,7 @@ impl Cluster {
         let mut cluster = Cluster {
             hosts,
             agents: Vec::new(),
+            gone: BTreeMap::new(),
             keep,
             sender,
             inbox,
@@ -192,6 +195,7 @@ impl Cluster {
         let deadline = Instant::now() + ENGAGED_AGAIN_WITHIN;
         loop {
             self.agents.clear(); // each waits for its end
+            self.gone.clear();
             self.view = View::default();
             // What they said last is of no interest, unless somebody wants to end it all.
             while let Ok(input) = self.inbox.try_recv() {
@@ -455,9 +459,11 @@ impl Cluster {
     fn send_all(&mut self, calls: Vec<(usize, Call)>) -> Result<Vec<(usize, u64)>, Halt> {
         let mut asked = Vec::new();
         for (agent, call) in calls {
-            let sent = self.agents[agent].send(call);
-            let id =
-                sent.map_err(|error| self.lost(agent, format!("it does not listen: {error}")))?;
+            let id = self.agents[agent].send(call).map_err(|error| {
+                let known = self.gone.get(&agent).cloned();
+                let why = known.unwrap_or_else(|| format!("it does not listen: {error}"));
+                self.lost(agent, why)
+            })?;
             asked.push((agent, id));
         }
         Ok(asked)
@@ -512,7 +518,10 @@ impl Cluster {
         };
         match input {
             Input::Interrupted => Err(Halt::Interrupted),
-            Input::Lost { agent, why } => Err(self.lost(agent, why)),
+            Input::Lost { agent, why } => {
+                self.gone.insert(agent, why.clone());
+                Err(self.lost(agent, why))
+            }
             Input::Said { said: Said::Died { node, how, stderr }, .. } => {
                 let lines: Vec<&str> = stderr.lines().rev().take(LAST_WORDS).collect();
                 let words: Vec<&str> = lines.into_iter().rev().collect();

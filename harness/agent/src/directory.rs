@@ -17,6 +17,8 @@ const PROBE: &str = "probe";
 pub(crate) struct Directory {
     path: PathBuf,
     made: bool,
+    /// Whether another agent was killed here before, so that what it had made is left.
+    inherited: bool,
     _lock: File,
 }
 
@@ -27,7 +29,9 @@ impl Directory {
         if !path.is_absolute() {
             return Err(format!("the agent's directory `{}` is not absolute", path.display()));
         }
-        let made = !path.exists();
+        // Agents take their locks along when they end. This one's was killed.
+        let inherited = path.join(LOCK).exists();
+        let made = !path.exists() || inherited;
         let failed = |error: io::Error| {
             format!(
                 "cannot use {} as the agent's directory: {error}; set TMPDIR to a folder that can be written",
@@ -41,7 +45,7 @@ impl Directory {
         flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|_| {
             format!("another agent uses {}; end it or name another directory", path.display())
         })?;
-        Ok(Directory { path, made, _lock: lock })
+        Ok(Directory { path, made, inherited, _lock: lock })
     }
 
     /// Its path.
@@ -67,6 +71,10 @@ impl Directory {
     /// agent made it, the directory itself. Nothing else is touched, and what cannot be removed is
     /// left.
     pub(crate) fn remove(self, nodes: impl Iterator<Item = NodeId>, probed: bool) {
+        let left = self.inherited.then(|| self.left()).unwrap_or_default();
+        for path in left {
+            let _ = fs::remove_dir_all(path);
+        }
         for node in nodes {
             let path = self.node_path(node);
             // `remove_dir_all` removes a link instead of following it.
@@ -76,6 +84,16 @@ impl Directory {
             let _ = fs::remove_dir_all(self.path.join(PROBE));
         }
         self.unlock();
+    }
+
+    /// Directories of nodes, whoever made them.
+    fn left(&self) -> Vec<PathBuf> {
+        let number = |name: &str| name.strip_prefix("node-")?.parse::<NodeId>().ok();
+        let entries = fs::read_dir(&self.path).into_iter().flatten().flatten();
+        entries
+            .filter(|entry| entry.file_name().to_str().and_then(number).is_some())
+            .map(|entry| entry.path())
+            .collect()
     }
 
     /// Gives the directory up and leaves what is in it.

@@ -453,3 +453,18 @@ fn agents_compare_their_clocks() {
     let said = other.ask(Call::CompareClocks { with: at.clone() }).unwrap_err();
     assert!(said.contains(&at), "{said}");
 }
+
+#[test]
+fn what_a_killed_agent_has_left_is_removed_by_the_next() {
+    let parent = tempfile::tempdir().unwrap();
+    let dir = parent.path().join("agent");
+    std::fs::create_dir_all(dir.join("node-7/data")).unwrap();
+    std::fs::write(dir.join("agent.lock"), "").unwrap();
+    let harness = Harness::greeted(&dir);
+    harness.hang_up().unwrap();
+    assert!(!dir.exists());
+    // What no agent has made is nobody's to remove.
+    std::fs::create_dir_all(dir.join("node-7")).unwrap();
+    Harness::greeted(&dir).hang_up().unwrap();
+    assert!(dir.join("node-7").exists());
+}

@@ -51,7 +51,7 @@ dir = "~/.sraft/"
             ssh_port: None,
             addr: "10.0.1.10",
             port: 7000,
-            client_port: None,
+            client_port: 8000,
             clock_port: 7000,
             dir: "/var/tmp/sraft",
         },
@@ -73,9 +73,7 @@ dir = "~/.sraft/"
             ),
             addr: "lab-2",
             port: 7001,
-            client_port: Some(
-                8001,
-            ),
+            client_port: 8001,
             clock_port: 9001,
             dir: "~/.sraft",
         },
@@ -118,7 +116,7 @@ fn wrong_inventories_are_refused_with_the_line_and_the_remedy() {
         "[[host]]\nssh = \"-oProxyCommand=x\"\n".to_owned(),
         pair("ssh = \"a\""),
         pair("ssh = \"a\"\ndir = \"/srv/two\""),
-        pair("ssh = \"a\"\ndir = \"/srv/two\"\nport = 5001\nclock_port = 5000"),
+        pair("ssh = \"a\"\ndir = \"/srv/two\"\nport = 5010\nclock_port = 5000"),
         pair("name = \"node-1\"\nssh = \"b\""),
         "[[host]\n".to_owned(),
     ];
@@ -131,8 +129,10 @@ fn wrong_inventories_are_refused_with_the_line_and_the_remedy() {
     lab/hosts.toml, line 4: port is 70000; write a number from 1 to 65535
     lab/hosts.toml, line 4: port is 0; write a number from 1 to 65535
     lab/hosts.toml, line 4: invalid type: string "5000", expected a whole number
-    lab/hosts.toml, line 2: host node-1: port and client_port are both 5; change one
+    lab/hosts.toml, line 2: host node-1: clients need a port and the one after it, both other than 5; set client_port, such as 6000
+    lab/hosts.toml, line 2: host node-1: clients need a port and the one after it, both other than 65000; set client_port, such as 6000
     lab/hosts.toml, line 4: `a b` cannot be a host's name; use up to 64 letters, digits, `.`, `_` and `-`, and begin with neither a dot nor a dash
+    lab/hosts.toml, line 4: `harness` is what records call this machine; take another
     lab/hosts.toml, line 4: `` is no user's name; write for example user = "ec2-user"
     lab/hosts.toml, line 4: the path is empty; write one, or remove the line
     lab/hosts.toml, line 4: `~bob/key`: only your own home is known; write ~/...
@@ -152,10 +152,10 @@ fn wrong_inventories_are_refused_with_the_line_and_the_remedy() {
 
 #[test]
 fn several_hosts_may_share_a_machine_if_nothing_clashes() {
-    let text = "[[host]]\nssh = \"a\"\n[[host]]\nssh = \"a\"\ndir = \"/srv/two\"\nport = 5001\n";
+    let text = "[[host]]\nssh = \"a\"\n[[host]]\nssh = \"a\"\ndir = \"/srv/two\"\nport = 5010\n";
     let inventory = parse(text).unwrap();
     assert_eq!(inventory.hosts[1].node, 2);
-    assert_eq!(inventory.hosts[1].clock_port, 5001);
+    assert_eq!(inventory.hosts[1].clock_port, 5010);
 }
 
 #[test]

@@ -301,7 +301,7 @@ mod tests {
     #[test]
     fn the_experiments_that_ship_can_be_planned() {
         let inventory: String =
-            (1..=5).map(|n| format!("[[host]]\nssh = \"10.0.1.{n}\"\n")).collect();
+            (1..=7).map(|n| format!("[[host]]\nssh = \"10.0.1.{n}\"\n")).collect();
         let inventory = Inventory::parse(Path::new("inventory.toml"), &inventory).unwrap();
         for (name, cells) in [
             ("partition", 3),

@@ -215,10 +215,10 @@ fn bad_input_is_refused_with_its_line_and_the_remedy() {
     x.toml, line 5: unknown field `sise`, expected `size` or `backend`
 
     size = 5 / backend = "ssh"
-    x.toml, line 6: this version has no ssh backend; write backend = "local" or "sim"
+    x.toml, line 6: backend = "ssh" runs on hosts; say which with --inventory FILE, or write backend = "local"
 
     size = 5 / backend = "cloud"
-    x.toml, line 6: there is no backend `cloud`; write backend = "local" or "sim"
+    x.toml, line 6: there is no backend `cloud`; write backend = "local", "ssh" or "sim"
 
     preset = "fast"
     x.toml, line 7: unknown value `fast`, expected one of `reference`, `raft-paper`, `lan`
@@ -525,7 +525,7 @@ fn impossible_surroundings_are_refused_with_their_line_and_the_remedy() {
     x.toml, line 11: the round trip between there and here is given twice; give every pair of regions once
 
     [sim] of processes
-    x.toml, line 8: [sim] says what is simulated, and backend = "local" simulates nothing; remove it, or write backend = "sim"
+    x.toml, line 8: [sim] says what is simulated, and only backend = "sim" simulates; remove it, or write backend = "sim"
 
     workload
     x.toml, line 10: workload.rate is 5; there is nobody to ask in a simulated cluster; remove it
