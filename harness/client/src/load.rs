@@ -300,9 +300,12 @@ impl Run<'_> {
             }
         }
         let at_ns = clock::now();
-        // With a free slot, only what became due a moment ago is left.
-        let behind = under_way.len() >= self.plan.clients as usize;
-        let not_started = if behind { schedule.left_before(at_ns.min(self.until_ns)) } else { 0 };
+        // Interrupted with a free slot, only what became due a moment ago is left.
+        let kept_up = interrupted && under_way.len() < self.plan.clients as usize;
+        let not_started = match kept_up {
+            true => 0,
+            false => schedule.left_before(at_ns.min(self.until_ns)),
+        };
         Ok(End { at_ns, interrupted, not_started, abandoned: under_way.len() as u64 })
     }
 
