@@ -267,10 +267,10 @@ impl Run<'_> {
         let mut under_way = JoinSet::new();
         let mut schedule = Schedule::new(self.began_ns, rate);
         tokio::pin!(stop);
-        let mut interrupted = false;
+        let (mut issuing, mut interrupted) = (true, false);
         loop {
             let now = clock::now();
-            while now < self.until_ns && under_way.len() < self.plan.clients as usize {
+            while issuing && under_way.len() < self.plan.clients as usize {
                 // What is meant to start at the end is not part of it.
                 let due = now.min(self.until_ns - 1);
                 let Some(intended_ns) = schedule.take(due) else { break };
@@ -281,7 +281,8 @@ impl Run<'_> {
                     count(&tally, intended_ns, &done)
                 });
             }
-            let issuing = now < self.until_ns;
+            // Only after the above, so that a late awakening does not cut the schedule's end off.
+            issuing &= now < self.until_ns;
             if !issuing && under_way.is_empty() {
                 break;
             }
