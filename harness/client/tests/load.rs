@@ -31,7 +31,7 @@ async fn run(plan: &Plan) -> Report {
 #[tokio::test]
 async fn an_open_loop_issues_what_its_schedule_says_and_waits_for_the_last() {
     let fake = Fake::start(1, 1);
-    let report = run(&plan(&fake, Pace::Rate(200), 100)).await;
+    let report = run(&plan(&fake, Pace::Rate(200), 1000)).await;
     assert_eq!((report.operations, report.acknowledged), (200, 200));
     assert_eq!(fake.seen(), 200);
     assert_eq!((report.not_started, report.abandoned), (0, 0));
@@ -71,8 +71,9 @@ async fn latencies_count_from_the_intended_start() {
 #[tokio::test]
 async fn operations_that_cannot_start_in_time_count_from_then_all_the_same() {
     let report = stalled(1, 1).await;
-    let l = &report.latency_us;
-    assert!(l.max.unwrap() >= 299_000.0 && l.p90.unwrap() >= 199_000.0, "{l:?}");
+    assert!(report.latency_us.max.unwrap() >= 299_000.0, "{report}");
+    // The second was meant to start 10 ms after the first and did when that was answered.
+    assert!(report.histogram.count_between(280_000_000, u64::MAX) >= 2, "{report}");
 }
 
 #[tokio::test]
@@ -113,7 +114,7 @@ async fn a_closed_loop_has_one_operation_per_client_under_way() {
 async fn what_goes_wrong_is_counted_by_kind() {
     let fake = Fake::start(1, 1);
     fake.set(Mode::Refuse(Code::ResourceExhausted, "etcdserver: too many requests".into()));
-    let report = run(&plan(&fake, Pace::Rate(50), 10)).await;
+    let report = run(&plan(&fake, Pace::Rate(50), 1000)).await;
     assert_eq!((report.operations, report.acknowledged), (50, 0));
     let [errors] = &report.errors[..] else { panic!("{:?}", report.errors) };
     assert_eq!((errors.kind, errors.count), ("RESOURCE_EXHAUSTED", 50));
@@ -141,7 +142,7 @@ async fn an_interruption_ends_it_with_what_there_is() {
 async fn seconds_and_percentiles_go_to_their_files() {
     let fake = Fake::start(1, 1);
     let dir = tempfile::tempdir().unwrap();
-    let mut plan = plan(&fake, Pace::Rate(100), 50);
+    let mut plan = plan(&fake, Pace::Rate(100), 1000);
     plan.warmup = Duration::from_millis(200);
     plan.duration = Duration::from_millis(2000);
     plan.csv = Some(dir.path().join("seconds.csv"));

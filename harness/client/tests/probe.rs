@@ -62,7 +62,7 @@ fn number(row: &Row, column: &str) -> u64 {
 #[tokio::test]
 async fn rows_keep_to_the_schedule_and_the_audit_finds_everything() {
     let (fake, files) = (Fake::start(1, 1), Files::new());
-    let config = files.config(&[&fake], "rate = 200\nvalue_size = 20\n");
+    let config = files.config(&[&fake], "rate = 200\nvalue_size = 20\ndeadline = \"30s\"\n");
     files.run(&config, fake.wait_for(50)).await;
     let text = files.text();
     let mut lines = text.lines();
@@ -160,8 +160,8 @@ async fn reads_and_swaps_tell_what_they_found() {
     // What an earlier trial left, and what somebody else put there.
     fake.insert("r/0", "6.9------");
     fake.insert("r/1", "not\nours");
-    let config =
-        files.config(&[&fake], "rate = 1000\nreads = 0.3\ncas = 0.3\nkeys = 3\nseed = 9\n");
+    let config = files
+        .config(&[&fake], "rate = 500\nreads = 0.3\ncas = 0.3\nkeys = 3\ndeadline = \"30s\"\n");
     files.run(&config, fake.wait_for(400)).await;
     let rows = files.rows();
     let mut held: BTreeMap<&str, String> = BTreeMap::new();
