@@ -28,6 +28,7 @@ struct Etcd {
 }
 
 /// Whether there is an etcd to test against.
+#[expect(clippy::print_stderr, reason = "a test that is skipped has to say so")]
 fn etcd_is_there() -> bool {
     let found = Command::new("etcd").arg("--version").stdout(Stdio::null()).status().is_ok();
     assert!(found || std::env::var_os("CI").is_none(), "no etcd in PATH: install etcd-server");
