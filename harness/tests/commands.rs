@@ -58,6 +58,8 @@ fn help_names_every_command_and_option() {
       plan    Say what an experiment would run, and how long that takes
       report  Derive everything from the records of a run again
       sim     Look for broken invariants in simulated clusters under random faults
+      load    Put load on any system with etcd's API: throughput and latencies
+      ec2     Make, list and remove EC2 instances to experiment on
       node    Run one consensus node
       help    Print this message or the help of the given subcommand(s)
 

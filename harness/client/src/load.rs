@@ -267,10 +267,10 @@ impl Run<'_> {
         let mut under_way = JoinSet::new();
         let mut schedule = Schedule::new(self.began_ns, rate);
         tokio::pin!(stop);
-        let mut interrupted = false;
+        let (mut issuing, mut interrupted) = (true, false);
         loop {
             let now = clock::now();
-            while now < self.until_ns && under_way.len() < self.plan.clients as usize {
+            while issuing && under_way.len() < self.plan.clients as usize {
                 // What is meant to start at the end is not part of it.
                 let due = now.min(self.until_ns - 1);
                 let Some(intended_ns) = schedule.take(due) else { break };
@@ -281,7 +281,8 @@ impl Run<'_> {
                     count(&tally, intended_ns, &done)
                 });
             }
-            let issuing = now < self.until_ns;
+            // Only after the above, so that a late awakening does not cut the schedule's end off.
+            issuing &= now < self.until_ns;
             if !issuing && under_way.is_empty() {
                 break;
             }
@@ -300,9 +301,12 @@ impl Run<'_> {
             }
         }
         let at_ns = clock::now();
-        // With a free slot, only what became due a moment ago is left.
-        let behind = under_way.len() >= self.plan.clients as usize;
-        let not_started = if behind { schedule.left_before(at_ns.min(self.until_ns)) } else { 0 };
+        // Interrupted with a free slot, only what became due a moment ago is left.
+        let kept_up = interrupted && under_way.len() < self.plan.clients as usize;
+        let not_started = match kept_up {
+            true => 0,
+            false => schedule.left_before(at_ns.min(self.until_ns)),
+        };
         Ok(End { at_ns, interrupted, not_started, abandoned: under_way.len() as u64 })
     }
 

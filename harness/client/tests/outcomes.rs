@@ -137,7 +137,8 @@ async fn no_answer_within_the_deadline_is_unknown() {
     let done = client.perform(&put("a"), Duration::from_millis(30)).await;
     assert_eq!((done.outcome, kind(&done)), (Outcome::Unknown, "deadline"));
     assert_eq!((done.endpoint, done.end_ns), (Some(0), None));
-    assert_eq!(fake.seen(), 1);
+    // None at all if the reset has overtaken it.
+    assert!(fake.seen() <= 1);
 }
 
 #[tokio::test]

@@ -66,9 +66,9 @@ pub(super) struct Seconds(pub(super) Option<csv::Writer<std::fs::File>>);
 impl Seconds {
     fn write(&mut self, second: &Second) -> Result<(), csv::Error> {
         let Some(rows) = &mut self.0 else { return Ok(()) };
-        let latency = |value: u64| {
-            let some = !second.latencies.is_empty();
-            some.then(|| format!("{:.3}", value as f64 / 1e3)).unwrap_or_default()
+        let latency = |value: u64| match second.latencies.is_empty() {
+            true => String::new(),
+            false => format!("{:.3}", value as f64 / 1e3),
         };
         rows.write_record([
             second.at.to_string(),

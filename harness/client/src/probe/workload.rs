@@ -33,7 +33,8 @@ pub(super) struct Workload {
     /// Keys of their own written so far.
     written: u64,
     /// What each register held when somebody last looked; empty: nothing, as far as is known.
-    known: Vec<Option<String>>,
+    /// As it was stored: another trial may have filled up its values to another size.
+    known: Vec<Option<Bytes>>,
 }
 
 impl Workload {
@@ -69,9 +70,10 @@ impl Workload {
             let expected = self.known[register as usize].clone();
             let operation = Operation::Swap {
                 key: register_key(register),
-                expected: expected.as_deref().map(|text| self.filled(text)),
+                expected: expected.clone(),
                 value: stored,
             };
+            let expected = expected.as_deref().map(emptied);
             return Draw { operation, register: Some(register), value: Some(value), expected };
         }
         let registers = reads + cas > 0.0 && self.rng.random_bool(REGISTER_WRITES);
@@ -89,15 +91,16 @@ impl Workload {
 
     /// Takes up what an operation has shown of its register. Returns the value that it read.
     pub(super) fn learn(&mut self, draw: &Draw, answer: &Answer) -> Option<String> {
-        let read = answer.value.as_deref().map(emptied);
         if let Some(register) = draw.register {
             let holds = match (&draw.operation, answer.found) {
-                (Operation::Get { .. }, _) | (Operation::Swap { .. }, Some(false)) => read.clone(),
-                _ => draw.value.clone(),
+                (Operation::Put { value, .. }, _) | (Operation::Swap { value, .. }, Some(true)) => {
+                    Some(value)
+                }
+                _ => answer.value.as_ref(),
             };
-            self.known[register as usize] = holds;
+            self.known[register as usize] = holds.cloned();
         }
-        read
+        answer.value.as_deref().map(emptied)
     }
 
     /// A value as it is stored: filled up to the size that was asked for.
@@ -182,6 +185,8 @@ mod tests {
         assert_eq!(workload.learn(&first, &answer(false, Some("2.9---"))), Some("2.9".into()));
         let second = workload.draw();
         assert_eq!(second.expected.as_deref(), Some("2.9"));
+        let Operation::Swap { expected, .. } = &second.operation else { panic!("{second:?}") };
+        assert_eq!(expected.as_deref(), Some(&b"2.9---"[..]));
         workload.learn(&second, &answer(true, None));
         assert_eq!(workload.draw().expected.as_deref(), Some("3.1"));
     }
