@@ -55,8 +55,9 @@ pub struct Member {
     pub name: String,
     /// Where it talks to other members, such as `http://10.0.1.10:5000`.
     pub peer_url: String,
-    /// Where it talks to clients, such as `http://10.0.1.10:6000`.
-    pub client_url: String,
+    /// Where it talks to clients, such as `http://10.0.1.10:6000`, if that is known from the start;
+    /// what [`PeerStatus`](crate::desk::PeerStatus) says counts for more.
+    pub client_url: Option<String>,
 }
 
 /// How much clients can make a server hold, and for how long.

@@ -135,4 +135,6 @@ pub struct PeerStatus {
     pub id: NodeId,
     /// Whether there is a connection to it.
     pub connected: bool,
+    /// Where it serves clients, such as `http://10.0.1.10:2379`, once it has said so.
+    pub client_url: Option<String>,
 }

@@ -8,7 +8,6 @@ pub mod api;
 pub mod cli;
 pub mod clock;
 pub mod console;
-pub mod counter;
 pub mod desk;
 mod driver;
 pub mod journal;
@@ -19,7 +18,6 @@ pub mod settings;
 pub mod storage;
 pub mod store;
 pub mod transport;
-mod workload;
 
 /// Runs a node until it is told to stop: by SIGTERM or SIGINT, upon which a leader hands over
 /// first. It takes the process for its own: it handles these signals, and a panic ends the process.

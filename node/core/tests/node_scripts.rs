@@ -82,6 +82,7 @@ impl Bench {
         let voted_for = get(&args, "vote").map(str::parse).transpose()?;
         let restored = Restored {
             hard_state: HardState { term: number(&args, "term", 0)?, voted_for },
+            snapshot: None,
             entries: script::parse_entries(get(&args, "log").unwrap_or(""))?,
         };
         let seed = number(&args, "seed", 1)?;
@@ -154,7 +155,8 @@ impl Bench {
                         first_index: number(args, "first", 1)?,
                     }),
                 };
-                Message::AppendReply(AppendReply { term, seq, result })
+                let for_term = number(args, "for", term)?;
+                Message::AppendReply(AppendReply { term, for_term, seq, result })
             }
             "timeout-now" => Message::TimeoutNow { term },
             "forward" => Message::Forward { command: get(args, "command").unwrap_or("x").into() },

@@ -126,11 +126,16 @@ impl Cluster for About {
         _: Request<pb::MemberListRequest>,
     ) -> Result<Response<pb::MemberListResponse>, Status> {
         let status = self.desk.status().await?;
+        // Members tell each other where they serve clients.
+        let told = |id| status.peers.iter().find(|peer| peer.id == id)?.client_url.clone();
         let members = self.members.iter().map(|member| pb::Member {
             id: member.id,
             name: member.name.clone(),
             peer_ur_ls: vec![member.peer_url.clone()],
-            client_ur_ls: vec![member.client_url.clone()],
+            client_ur_ls: told(member.id)
+                .or_else(|| member.client_url.clone())
+                .into_iter()
+                .collect(),
             is_learner: false,
         });
         Ok(Response::new(pb::MemberListResponse {

@@ -73,7 +73,7 @@ impl Double {
             id,
             name: format!("node-{id}"),
             peer_url: format!("http://10.0.0.{id}:5000"),
-            client_url: format!("http://{}", addresses.0),
+            client_url: Some(format!("http://{}", addresses.0)),
         });
         let settings =
             Settings { id: MEMBER, cluster: "c".to_owned(), members: members.collect(), limits };
@@ -243,7 +243,9 @@ fn status(store: &Store, about: &About) -> NodeStatus {
         store_bytes: view.bytes(),
         pending_writes: 5,
         pending_reads: 6,
-        peers: [(1, true), (3, false)].map(|(id, connected)| PeerStatus { id, connected }).into(),
+        peers: [(1, true), (3, false)]
+            .map(|(id, connected)| PeerStatus { id, connected, client_url: None })
+            .into(),
         counts: Counts { messages_sent: 11, events_total_us: 2_500_000, ..Counts::default() },
     }
 }

@@ -3,8 +3,8 @@
 use std::{error::Error, time::Duration};
 
 use sraft_core::{
-    AppendEntries, AppendReply, Config, Conflict, Entry, Event, Message, NodeId, Persist, Protocol,
-    RequestVote, TimingKnobs, VoteReply,
+    AppendEntries, AppendReply, Config, Conflict, Entry, Event, InstallReply, InstallSnapshot,
+    Message, NodeId, Persist, Protocol, RequestVote, TimingKnobs, VoteReply,
 };
 
 pub(crate) type Failure = Box<dyn Error>;
@@ -114,7 +114,7 @@ pub(crate) fn message(message: &Message) -> String {
                  commit={commit}{ranks}"
             )
         }
-        Message::AppendReply(AppendReply { term, seq, result }) => match result {
+        Message::AppendReply(AppendReply { term, for_term: _, seq, result }) => match result {
             Ok(appended) => {
                 format!("append! seq={seq} match={} (term {term})", appended.match_index)
             }
@@ -128,5 +128,27 @@ pub(crate) fn message(message: &Message) -> String {
         },
         Message::TimeoutNow { term } => format!("timeout-now term={term}"),
         Message::Forward { command } => format!("forward {}", String::from_utf8_lossy(command)),
+        Message::InstallSnapshot(InstallSnapshot {
+            term,
+            seq,
+            last_index,
+            last_term,
+            size,
+            offset,
+            data,
+        }) => {
+            let data = String::from_utf8_lossy(data);
+            format!(
+                "install? term={term} seq={seq} last={last_index}@{last_term} {offset}/{size}:{data}"
+            )
+        }
+        Message::InstallReply(InstallReply { term, for_term: _, seq, last_index, received }) => {
+            format!("install! seq={seq} last={last_index} received={received} (term {term})")
+        }
+        Message::ReadIndex { id } => format!("read? #{id}"),
+        Message::ReadIndexReply { id, index } => match index {
+            Some(index) => format!("read! #{id} at {index}"),
+            None => format!("read! #{id} unknown"),
+        },
     }
 }
