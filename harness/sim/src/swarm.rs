@@ -91,6 +91,9 @@ enum Trouble {
     StrikeWinner,
     /// The leader is cut off the moment it commits.
     StrikeCommit,
+    /// A follower that does not hear the leader stands, and at that moment the others lose their
+    /// connections to the leader, which is asked for reads.
+    Usurp,
     Restart,
     Pause,
     Resume,
@@ -107,12 +110,13 @@ enum Trouble {
     Propose,
 }
 
-const TROUBLES: [Trouble; 19] = [
+const TROUBLES: [Trouble; 20] = [
     Trouble::CrashLeader,
     Trouble::CrashAny,
     Trouble::CrashMany,
     Trouble::StrikeWinner,
     Trouble::StrikeCommit,
+    Trouble::Usurp,
     Trouble::Restart,
     Trouble::Pause,
     Trouble::Resume,
@@ -243,7 +247,7 @@ impl Swarm {
             })
             .collect();
         model.evidence.connect = Distribution::uniform_us(heartbeat_us / 2, heartbeat_us * 3);
-        model.timing.read_lease = Some(self.rng.random_bool(0.7));
+        model.timing.read_lease = Some(self.rng.random_bool(0.5));
         model.timing.pre_vote = Some(self.rng.random_bool(0.5));
         self.pause_us = heartbeat_us;
         self.reads = 8;
@@ -251,7 +255,7 @@ impl Swarm {
         self.span = Duration::from_micros(heartbeat_us * 200);
         self.weigh(|trouble| match trouble {
             Trouble::OneLink | Trouble::Disconnect => 6,
-            Trouble::Restart => 5,
+            Trouble::Restart | Trouble::Usurp => 5,
             Trouble::Transfer => 3,
             Trouble::CrashAny | Trouble::CrashLeader => 1,
             _ => 0,
@@ -360,6 +364,32 @@ impl Swarm {
         Ok(())
     }
 
+    fn usurp(
+        &mut self,
+        world: &mut World,
+        leader: NodeId,
+        usurper: NodeId,
+    ) -> Result<(), Box<Violation>> {
+        let Some(node) = world.node(usurper).filter(|_| usurper != leader) else { return Ok(()) };
+        let limit = world.now() + node.config().timeout.max * 2;
+        let cut = Cut { from: vec![leader], to: vec![usurper], both_ways: true };
+        world.strike(Fault::Cut(cut.clone()))?;
+        let stands =
+            |node: &Node| matches!(node.status().role, Role::PreCandidate | Role::Candidate);
+        world.run_while(limit, |world| !world.node(usurper).is_some_and(stands))?;
+        for other in 1..=NodeId::from(self.model.nodes) {
+            if other != leader && other != usurper {
+                world.strike(Fault::Disconnect(leader, other))?;
+            }
+        }
+        for _ in 0..8 {
+            let step = self.rng.random_range(0..=self.strike_us / 2);
+            world.run_for(Duration::from_micros(step))?;
+            world.strike(Fault::Read(leader))?;
+        }
+        world.strike(Fault::Mend(cut))
+    }
+
     /// Asks for reads: anywhere, and where they are most likely to go wrong, at nodes that take
     /// themselves for the leader.
     fn read(&mut self, world: &mut World) -> Result<(), Box<Violation>> {
@@ -431,6 +461,7 @@ impl Swarm {
                 let leader = world.leader().unwrap_or(any);
                 Cut { from: vec![leader], to: others(&[leader]), both_ways: true }
             }
+            Trouble::Usurp => return self.usurp(world, leader, any),
             Trouble::Restart => return world.strike(Fault::Restart(any)),
             Trouble::Pause => {
                 let node = if self.rng.random_bool(0.5) { leader } else { any };
