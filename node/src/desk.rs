@@ -14,8 +14,9 @@ use crate::{
     store::{Op, Outcome, Revision, View},
 };
 
-/// The answer to a write: what came of it, the store right after it, and the term.
-pub type Written = Result<(Outcome, View, Term), Unserved>;
+/// The answer to a write: what came of it, and the term. The store right after it is not part of it:
+/// as long as somebody holds a view, the next write has to copy what it changes.
+pub type Written = Result<(Outcome, Term), Unserved>;
 
 /// The answer to a read: a store to read from, and the term.
 pub type Viewed = Result<(View, Term), Unserved>;

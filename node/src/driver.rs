@@ -363,11 +363,7 @@ impl Driver {
             return Ok(());
         }
         let (writes, term) = (&mut self.writes, self.node.status().term);
-        self.machine.apply(entries, |store, id, outcome| {
-            if writes.waits_for(id) {
-                writes.applied(id, outcome, store.view(), term);
-            }
-        });
+        self.machine.apply(entries, |id, outcome| writes.applied(id, outcome, term));
         self.machine.take_snapshot()
     }
 
