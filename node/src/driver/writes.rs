@@ -9,7 +9,7 @@ use sraft_core::{Term, Time};
 use tokio::sync::oneshot;
 
 use crate::{
-    desk::{Unserved, Written},
+    desk::{Answers, Unserved, Written},
     store::{self, Command, Op, Outcome, RequestId},
 };
 
@@ -131,11 +131,17 @@ impl Writes {
     }
 
     /// A request has been applied.
-    pub(super) fn applied(&mut self, id: RequestId, outcome: Outcome, term: Term) {
+    pub(super) fn applied(
+        &mut self,
+        id: RequestId,
+        outcome: Outcome,
+        term: Term,
+        answers: &mut Answers,
+    ) {
         if id.session == self.session
             && let Some(write) = self.remove(id.seq)
         {
-            let _ = write.reply.send(Ok((outcome, term)));
+            answers.add(write.reply, Ok((outcome, term)));
         }
     }
 
@@ -268,7 +274,7 @@ mod tests {
         assert_eq!(proposed(&mut writes).len(), 4);
         let view = crate::store::Store::default().view();
         let outcome = view.read(crate::store::Txn::default());
-        writes.applied(RequestId { session: 7, seq: 2 }, outcome, 1);
+        writes.applied(RequestId { session: 7, seq: 2 }, outcome, 1, &mut Answers::default());
         assert_eq!(proposed(&mut writes)[0].id.seq, 5);
         assert!(proposed(&mut writes).is_empty());
         // A new leader has been told of nothing.
