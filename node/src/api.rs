@@ -22,7 +22,7 @@ use std::{io, net::TcpListener, sync::Arc, thread, time::Duration};
 use sraft_core::NodeId;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::desk::Ask;
+use crate::desk::{Answers, Ask};
 
 /// Where clients and administrators connect. Both must be listening already.
 #[derive(Debug)]
@@ -63,19 +63,21 @@ pub struct Member {
 /// How much clients can make a server hold, and for how long.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// Most connections of clients. For one more, the one that has had nothing to do for longest
-    /// is closed; if all are at work, the new one is. Less if the process may not open as many
+    /// Most connections of clients. For one more, the one that has waited for nothing for longest
+    /// is closed; if all wait for answers, the new one is. Less if the process may not open as many
     /// files.
     pub connections: usize,
     /// Most connections of administrators.
     pub admin_connections: usize,
     /// Most requests at the same time on one connection; more wait on the client's side.
     pub streams: u32,
-    /// Most requests at the same time on all connections; more are refused.
+    /// Most requests at the same time on all connections. For one more, the oldest that has not
+    /// been received as a whole is refused; if all have been, the new one is.
     pub requests: usize,
     /// Largest request in bytes, as in etcd.
     pub request_bytes: usize,
-    /// Most bytes of all requests that are being received or answered.
+    /// Most bytes of all requests that are being received or answered. For more, the oldest request
+    /// that has not been received as a whole is refused.
     pub received_bytes: usize,
     /// Most bytes of all answers that are being sent.
     pub sent_bytes: usize,
@@ -95,7 +97,7 @@ impl Default for Limits {
             connections: 4096,
             admin_connections: 64,
             streams: 1024,
-            requests: 16_384,
+            requests: 8192,
             request_bytes: 1536 * 1024,
             received_bytes: 128 << 20,
             sent_bytes: 256 << 20,
@@ -106,10 +108,32 @@ impl Default for Limits {
     }
 }
 
+/// Takes answers to where they are waited for.
+#[derive(Clone, Debug)]
+pub struct Post(mpsc::UnboundedSender<Answers>);
+
+impl Post {
+    /// Hands them over.
+    pub fn send(&self, answers: Answers) {
+        if let Err(mpsc::error::SendError(answers)) = self.0.send(answers) {
+            answers.send();
+        }
+    }
+}
+
+async fn deliver(mut post: mpsc::UnboundedReceiver<Answers>) {
+    while let Some(answers) = post.recv().await {
+        answers.send();
+    }
+    // Without anybody who sends answers the servers go on, and say that the node is stopping.
+    std::future::pending().await
+}
+
 /// The running servers; they stop when this is dropped.
 #[derive(Debug)]
 pub struct Server {
     stop: Option<oneshot::Sender<()>>,
+    post: Post,
     thread: Option<thread::JoinHandle<()>>,
 }
 
@@ -124,19 +148,20 @@ impl Server {
         mut settings: Settings,
         ask: mpsc::Sender<Ask>,
     ) -> io::Result<Server> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let (client, admin) = {
-            let _inside = runtime.enter();
-            let listener = |listener: TcpListener| {
-                listener.set_nonblocking(true)?;
-                tokio::net::TcpListener::from_std(listener)
-            };
-            (listener(listeners.client)?, listener(listeners.admin)?)
-        };
-        let limits = &mut settings.limits;
-        limits.connections = connections::affordable(limits.connections);
+        settings.limits.connections = connections::affordable(settings.limits.connections);
         let (stop, stopped) = oneshot::channel();
+        let (post, posted) = mpsc::unbounded_channel();
+        let (tell, told) = std::sync::mpsc::sync_channel(1);
+        // The runtime lives and dies on its own thread: it must not be dropped on one that belongs
+        // to another runtime.
         let thread = thread::Builder::new().name("sraft-api".to_owned()).spawn(move || {
+            let opened = open(listeners);
+            let (runtime, client, admin) = match opened {
+                Ok(opened) => opened,
+                Err(error) => return drop(tell.send(Err(error))),
+            };
+            // Whoever started it waits for this.
+            let _ = tell.send(Ok(()));
             let traffic = Arc::new(traffic::Traffic::new(&settings.limits));
             let desk = member::Desk::new(&settings, ask);
             let administrators = admin::Admin::new(&settings.limits, &desk, &traffic);
@@ -144,13 +169,37 @@ impl Server {
             runtime.block_on(async move {
                 tokio::select! {
                     _ = stopped => {}
+                    () = deliver(posted) => {}
                     () = clients.run(client) => {}
                     () = administrators.run(admin) => {}
                 }
             });
         })?;
-        Ok(Server { stop: Some(stop), thread: Some(thread) })
+        let server = Server { stop: Some(stop), post: Post(post), thread: Some(thread) };
+        match told.recv() {
+            Ok(outcome) => outcome.map(|()| server),
+            Err(_) => Err(io::Error::other("the thread for clients has ended at once")),
+        }
     }
+
+    /// The way back to those who have asked, for more than a single answer.
+    pub fn post(&self) -> Post {
+        self.post.clone()
+    }
+}
+
+/// A runtime, and the listeners in it.
+fn open(
+    listeners: Listeners,
+) -> io::Result<(tokio::runtime::Runtime, tokio::net::TcpListener, tokio::net::TcpListener)> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let inside = runtime.enter();
+    let [client, admin] = [listeners.client, listeners.admin].map(|listener| {
+        listener.set_nonblocking(true)?;
+        tokio::net::TcpListener::from_std(listener)
+    });
+    drop(inside);
+    Ok((runtime, client?, admin?))
 }
 
 impl Drop for Server {

@@ -102,10 +102,8 @@ async fn serve(rpc: Arc<Rpc>, mut stream: TcpStream, seat: Arc<Seat>) {
     let (reader, writer) = stream.into_split();
     // The preface has been taken out already, but hyper wants to see it.
     let stream = tokio::io::join(AsyncReadExt::chain(&PREFACE[..], reader), writer);
-    let service = service_fn(move |request: Request<Incoming>| {
-        let (rpc, busy) = (rpc.clone(), seat.busy());
-        async move { rpc.answer(request, busy).await }
-    });
+    let service =
+        service_fn(move |request: Request<Incoming>| rpc.clone().answer(request, seat.clone()));
     // What goes wrong on a connection ends it, and its client knows.
     let _ = http.serve_connection(TokioIo::new(stream), service).await;
 }

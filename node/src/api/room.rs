@@ -50,6 +50,13 @@ impl Share {
         grown
     }
 
+    /// Takes more even if there is no room; always true.
+    pub(super) fn force(&self, bytes: usize) -> bool {
+        self.room.taken.fetch_add(bytes, Relaxed);
+        self.bytes.fetch_add(bytes, Relaxed);
+        true
+    }
+
     /// Bytes taken so far.
     pub(super) fn bytes(&self) -> usize {
         self.bytes.load(Relaxed)

@@ -2,7 +2,7 @@
 
 use std::{
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, OnceLock},
     task::{Context, Poll, ready},
     time::{Duration, Instant},
 };
@@ -16,16 +16,12 @@ use hyper::{
 use sraft_rpc::etcdserverpb::{
     cluster_server::ClusterServer, kv_server::KvServer, maintenance_server::MaintenanceServer,
 };
-use tokio::{
-    net::TcpListener,
-    sync::{OwnedSemaphorePermit, Semaphore},
-    time::timeout,
-};
+use tokio::{net::TcpListener, time::timeout};
 use tonic::{Code, Status, body::Body, codegen::Service as _, service::Routes};
 
 use super::{
     Limits, Settings, connections,
-    guests::Busy,
+    guests::{Busy, Entry, Seat},
     kv::Keys,
     member::{About, Desk},
     room::Share,
@@ -44,7 +40,6 @@ const PREFIX: usize = 5;
 pub(super) struct Rpc {
     limits: Limits,
     routes: Routes,
-    requests: Arc<Semaphore>,
     traffic: Arc<Traffic>,
 }
 
@@ -58,8 +53,7 @@ impl Rpc {
             .add_service(MaintenanceServer::new(about.clone()))
             .add_service(ClusterServer::new(about))
             .prepare();
-        let requests = Arc::new(Semaphore::new(limits.requests.min(Semaphore::MAX_PERMITS)));
-        Rpc { limits, routes, requests, traffic: traffic.clone() }
+        Rpc { limits, routes, traffic: traffic.clone() }
     }
 
     pub(super) async fn run(self, listener: TcpListener) {
@@ -78,44 +72,78 @@ impl Rpc {
     pub(super) async fn answer(
         self: Arc<Rpc>,
         request: Request<Incoming>,
-        busy: Busy,
+        connection: Arc<Seat>,
     ) -> Result<Response<Sent>, std::convert::Infallible> {
         let started = Instant::now();
         let path = request.uri().path().to_owned();
-        let (response, permit) = self.serve(request).await;
+        let (response, visit) = match self.admit(connection) {
+            Some(visit) => {
+                let visit = Arc::new(visit);
+                (self.serve(request, &visit).await, Some(visit))
+            }
+            None => (status::too_many().into_http(), None),
+        };
         let mut response = said(response, &path);
         self.traffic.answered(&path, code(&response), started.elapsed());
         let share = response.extensions_mut().remove::<Arc<Share>>();
-        Ok(response.map(|body| Sent { body, _held: (busy, permit, share) }))
+        Ok(response.map(|body| Sent { body, _held: (visit, share) }))
     }
 
-    async fn serve(
-        &self,
-        request: Request<Incoming>,
-    ) -> (Response<Body>, Option<OwnedSemaphorePermit>) {
-        let Ok(permit) = self.requests.clone().try_acquire_owned() else {
-            return (status::too_many().into_http(), None);
+    fn admit(&self, connection: Arc<Seat>) -> Option<Visit> {
+        let seat = match self.traffic.requests.enter() {
+            Entry::Free(seat) | Entry::Replaces(seat) => Arc::new(seat),
+            Entry::Full => return None,
         };
-        // The share goes when the request has been answered: until then its bytes are held.
-        let Some(share) = self.traffic.received.take(0).map(Arc::new) else {
-            return (status::too_many().into_http(), Some(permit));
-        };
+        let share = self.traffic.received.take(0)?;
+        let traffic = self.traffic.clone();
+        Some(Visit { seat, connection, share, busy: OnceLock::new(), traffic })
+    }
+
+    async fn serve(&self, request: Request<Incoming>, visit: &Arc<Visit>) -> Response<Body> {
         let most = self.limits.request_bytes.saturating_add(SLACK);
         let time = patience(request.headers())
             .map_or(self.limits.request_time, |time| time.min(self.limits.request_time));
-        let received =
-            request.map(|body| Received { body, share: share.clone(), most, prefix: [0; PREFIX] });
-        let response = match timeout(time, self.routes.clone().call(received)).await {
-            Ok(Ok(response)) => response,
-            Ok(Err(never)) => match never {},
-            Err(_) => Status::deadline_exceeded(format!(
-                "the request was not answered within {} ms; a write may still take effect",
-                time.as_millis()
-            ))
-            .into_http(),
-        };
-        drop(share);
-        (response, Some(permit))
+        let visit = visit.clone();
+        let seat = visit.seat.clone();
+        let received = request.map(|body| Received { body, visit, most, prefix: [0; PREFIX] });
+        let served = timeout(time, self.routes.clone().call(received));
+        tokio::select! {
+            biased;
+            () = seat.told_to_leave() => status::too_many().into_http(),
+            served = served => match served {
+                Ok(Ok(response)) => response,
+                Ok(Err(never)) => match never {},
+                Err(_) => Status::deadline_exceeded(format!(
+                    "the request was not answered within {} ms; a write may still take effect",
+                    time.as_millis()
+                ))
+                .into_http(),
+            },
+        }
+    }
+}
+
+/// What a request takes up until its answer has been sent.
+#[derive(Debug)]
+struct Visit {
+    seat: Arc<Seat>,
+    connection: Arc<Seat>,
+    /// Its bytes.
+    share: Share,
+    /// Since it has been received as a whole, neither it nor its connection is idle.
+    busy: OnceLock<[Busy; 2]>,
+    traffic: Arc<Traffic>,
+}
+
+impl Visit {
+    fn is_received(&self) {
+        self.busy.get_or_init(|| [self.seat.busy(), self.connection.busy()]);
+    }
+
+    /// Makes room for more bytes, if need be in place of a request that is not received as a
+    /// whole. Its bytes are free a moment later; for this moment the room may be too small.
+    fn hold(&self, bytes: usize) -> bool {
+        self.share.grow(bytes) || (self.traffic.requests.dismiss() && self.share.force(bytes))
     }
 }
 
@@ -159,15 +187,15 @@ fn patience(headers: &HeaderMap) -> Option<Duration> {
 /// it will be too large is not received.
 struct Received {
     body: Incoming,
-    share: Arc<Share>,
+    visit: Arc<Visit>,
     most: usize,
     prefix: [u8; PREFIX],
 }
 
 impl Received {
     fn count(&mut self, data: &[u8]) -> Result<(), Status> {
-        let before = self.share.bytes();
-        if !self.share.grow(data.len()) {
+        let before = self.visit.share.bytes();
+        if !self.visit.hold(data.len()) {
             return Err(status::too_many());
         }
         for (place, byte) in self.prefix.iter_mut().skip(before).zip(data) {
@@ -198,7 +226,10 @@ impl hyper::body::Body for Received {
             Some(Err(error)) => {
                 return Poll::Ready(Some(Err(Status::cancelled(error.to_string()))));
             }
-            None => return Poll::Ready(None),
+            None => {
+                self.visit.is_received();
+                return Poll::Ready(None);
+            }
         };
         let counted = frame.data_ref().map_or(Ok(()), |data| self.count(data));
         Poll::Ready(Some(counted.map(|()| frame)))
@@ -216,7 +247,7 @@ impl hyper::body::Body for Received {
 /// The body of an answer, with what is held until it is sent.
 pub(super) struct Sent {
     body: Body,
-    _held: (Busy, Option<OwnedSemaphorePermit>, Option<Arc<Share>>),
+    _held: (Option<Arc<Visit>>, Option<Arc<Share>>),
 }
 
 impl hyper::body::Body for Sent {

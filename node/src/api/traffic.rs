@@ -36,6 +36,8 @@ const CODES: usize = 17;
 pub(super) struct Traffic {
     /// Connections of clients.
     pub guests: Arc<Guests>,
+    /// Requests that are being received or answered.
+    pub requests: Arc<Guests>,
     /// Bytes of requests that are being received or answered.
     pub received: Arc<Room>,
     /// Bytes of answers that are being sent.
@@ -57,6 +59,7 @@ impl Traffic {
     pub(super) fn new(limits: &Limits) -> Traffic {
         Traffic {
             guests: Guests::new(limits.connections),
+            requests: Guests::new(limits.requests),
             received: Room::new(limits.received_bytes),
             sent: Room::new(limits.sent_bytes),
             replaced: AtomicU64::default(),
@@ -113,6 +116,8 @@ impl Traffic {
             let count = count.load(Relaxed) as f64;
             out.sample("sraft_client_connections_closed_total", &[("reason", reason)], count);
         }
+        let held = "Requests that are being received or answered.";
+        out.gauge("sraft_grpc_requests", held, self.requests.count() as f64);
         let held = "Bytes of requests that are being received or answered.";
         out.gauge("sraft_grpc_received_bytes", held, self.received.taken() as f64);
         let held = "Bytes of answers that are being sent.";

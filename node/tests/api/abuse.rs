@@ -109,7 +109,7 @@ async fn requests_are_bounded_on_all_connections_together() {
 }
 
 #[tokio::test]
-async fn bytes_of_unfinished_requests_are_bounded() {
+async fn bytes_of_unfinished_requests_make_room() {
     let double = Double::with(Limits { received_bytes: 1 << 20, ..Limits::default() });
     // Two thirds of a message that would be just small enough.
     let mut part = vec![0];
@@ -121,14 +121,37 @@ async fn bytes_of_unfinished_requests_are_bounded() {
     unfinished.send_data(part.clone(), false).unwrap();
     while metric(&double, "sraft_grpc_received_bytes").await < part.len() as f64 {}
     let second = raw::connect(double.client).await;
-    let (response, mut stream) = begin(&second, PUT, &[]).await.unwrap();
+    let (later, mut stream) = begin(&second, PUT, &[]).await.unwrap();
     stream.send_data(part, false).unwrap();
-    let answer = timeout(PATIENCE, finish(response)).await.unwrap().unwrap();
+    let answer = timeout(PATIENCE, finish(unanswered)).await.unwrap().unwrap();
     assert_eq!(answer.code, Some(Code::ResourceExhausted), "{answer:?}");
     works(&double).await;
-    // What the first holds is free again once it is gone.
-    drop((first, unanswered, unfinished));
+    // What the second holds is free again once it is gone.
+    drop((second, later, stream));
     while metric(&double, "sraft_grpc_received_bytes").await > 0.0 {}
+}
+
+#[tokio::test]
+async fn unfinished_requests_make_room() {
+    let limits = Limits { requests: 10, connections: 10, ..Limits::default() };
+    let double = Double::with(limits);
+    let mut open = Vec::new();
+    for _ in 0..5 {
+        let client = raw::connect(double.client).await;
+        for _ in 0..4 {
+            open.push(begin(&client, PUT, &[]).await.unwrap());
+        }
+    }
+    while metric(&double, "sraft_grpc_requests").await < 10.0 {}
+    works(&double).await;
+    // The first ten had to go, and one for the request that was finished.
+    for (response, _stream) in open.drain(..11) {
+        let answer = timeout(PATIENCE, finish(response)).await.unwrap().unwrap();
+        assert_eq!(answer.code, Some(Code::ResourceExhausted), "{answer:?}");
+    }
+    // Nor do they keep a place for their connection.
+    let _idle = idlers(double.client, 20).await;
+    works(&double).await;
 }
 
 #[tokio::test]
