@@ -1,0 +1,179 @@
+//! The search for an order that explains a history.
+//!
+//! Wing and Gong ("Testing and verifying concurrent objects", JPDC 17(1-2), 1993) try operations
+//! that overlap in every order until the object's specification accepts one. Lowe ("Testing for
+//! linearizability", Concurrency and Computation 29(4), 2017) remembers the configurations from
+//! which that has failed, and puts an operation in its place *just in time*: when an operation
+//! returns that has none yet, and only with others before it as far as they help. Both are done
+//! here, each key on its own (see `by_key`). A configuration is the object's state and which of
+//! the operations *under way* have been placed; of operations that have ended nothing needs
+//! to be known, so it takes a few words, however long the history is.
+//!
+//! Three rules of our own keep the search small without changing its answer. Take any order that
+//! explains the rest of a history:
+//!
+//! 1. *An operation that only reads is placed as soon as the state allows it.* It may be moved
+//!    there, because it changes nothing for the others.
+//! 2. *Less is better.* A configuration that has placed more reads, or has used fewer operations
+//!    of unknown outcome, can go on in every way in which the other one can. So the other one is
+//!    not tried after it.
+//! 3. *Equal operations of unknown outcome are used in the order of their calls.* Once they have
+//!    been called they cannot be told apart.
+
+mod course;
+mod pending;
+mod seen;
+mod walk;
+
+use std::time::{Duration, Instant};
+
+use crate::{
+    history::{self, Operation},
+    model::Model,
+};
+use course::Course;
+use walk::{End, Walk};
+
+/// What a search may cost. Whoever reaches an end of it answers `undecided`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Budget {
+    /// For all keys of a history together.
+    pub time: Duration,
+    /// For what is remembered of one key, bytes.
+    pub bytes: usize,
+}
+
+impl Default for Budget {
+    /// Ten seconds and 1 GiB.
+    fn default() -> Budget {
+        Budget { time: Duration::from_secs(10), bytes: 1 << 30 }
+    }
+}
+
+/// What is to be thought of a history.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// There is an order that explains it.
+    Linearizable,
+    /// There is none.
+    NotLinearizable,
+    /// The budget ended before one was found or excluded.
+    Undecided(Spent),
+}
+
+/// Which part of the budget has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Spent {
+    /// The time.
+    Time,
+    /// The memory, or more operations are under way at once than are searched at all
+    /// ([`MOST_AT_ONCE`]).
+    Memory,
+}
+
+/// A history with more operations under way at one instant is not searched; those of unknown
+/// outcome are under way for ever.
+pub const MOST_AT_ONCE: usize = 8192;
+
+/// The verdict on every key of a history.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Checked {
+    /// In the order of their names.
+    pub keys: Vec<CheckedKey>,
+}
+
+impl Checked {
+    /// A history is as good as its worst key: one that cannot be explained outweighs others that
+    /// are undecided.
+    pub fn verdict(&self) -> Verdict {
+        let of = |wanted: fn(&Verdict) -> bool| self.keys.iter().map(|key| key.verdict).find(wanted);
+        of(|verdict| *verdict == Verdict::NotLinearizable)
+            .or_else(|| of(|verdict| matches!(verdict, Verdict::Undecided(_))))
+            .unwrap_or(Verdict::Linearizable)
+    }
+}
+
+/// The verdict on one key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CheckedKey {
+    /// The key.
+    pub key: String,
+    /// Number of its operations.
+    pub operations: usize,
+    /// Whether they can be explained.
+    pub verdict: Verdict,
+    /// Unless it is linearizable: how far an explanation gets.
+    pub prefix: Option<Prefix>,
+}
+
+/// The longest beginning of a history that was explained. Operations are positions in the history.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Prefix {
+    /// An order that explains everything up to the return of `stuck`.
+    pub placed: Vec<usize>,
+    /// The operation that had no place in any order when it returned; or, if the search was broken
+    /// off, whose place was still looked for.
+    pub stuck: usize,
+    /// What else was under way then and is not among `placed`.
+    pub open: Vec<usize>,
+    /// The object's state after `placed`.
+    pub state: String,
+}
+
+/// Whether each key of `history` is linearizable. An answer that is earlier than its call counts
+/// as simultaneous with it; operations that touch in one instant overlap.
+pub fn check<M: Model>(model: &M, history: &[Operation<M::Op>], budget: &Budget) -> Checked {
+    let end = Instant::now() + budget.time;
+    let mut keys: Vec<(&str, Vec<usize>)> = history::by_key(model, history).into_iter().collect();
+    // What the small ones leave over is the large ones'.
+    keys.sort_by_key(|(_, positions)| positions.len());
+    let all = keys.len();
+    let mut checked: Vec<CheckedKey> = keys
+        .into_iter()
+        .enumerate()
+        .map(|(nth, (key, positions))| {
+            let now = Instant::now();
+            let share = end.saturating_duration_since(now) / (all - nth) as u32;
+            let operations = positions.len();
+            let limits = Limits { end: now + share, bytes: budget.bytes };
+            let (verdict, prefix) = one_key(model, history, positions, limits);
+            CheckedKey { key: key.to_owned(), operations, verdict, prefix }
+        })
+        .collect();
+    checked.sort_by(|a, b| a.key.cmp(&b.key));
+    Checked { keys: checked }
+}
+
+/// The budget of one key.
+#[derive(Clone, Copy, Debug)]
+struct Limits {
+    end: Instant,
+    bytes: usize,
+}
+
+fn one_key<M: Model>(
+    model: &M,
+    history: &[Operation<M::Op>],
+    positions: Vec<usize>,
+    limits: Limits,
+) -> (Verdict, Option<Prefix>) {
+    let course = Course::new(model, history, positions);
+    // Configurations are compared and copied all the time, so they have the width that they need.
+    let end = match course.width.div_ceil(64) {
+        0..=1 => Walk::<M, 1>::new(model, &course, limits).run(),
+        2 => Walk::<M, 2>::new(model, &course, limits).run(),
+        3..=4 => Walk::<M, 4>::new(model, &course, limits).run(),
+        5..=8 => Walk::<M, 8>::new(model, &course, limits).run(),
+        9..=32 => Walk::<M, 32>::new(model, &course, limits).run(),
+        33..=128 => Walk::<M, 128>::new(model, &course, limits).run(),
+        _ => return (Verdict::Undecided(Spent::Memory), None),
+    };
+    match end {
+        End::Explained => (Verdict::Linearizable, None),
+        End::Stuck(prefix) => (Verdict::NotLinearizable, Some(prefix)),
+        End::Spent(spent, prefix) => (Verdict::Undecided(spent), prefix),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,115 @@
+use std::{
+    cmp::Reverse,
+    collections::{BinaryHeap, HashMap},
+};
+
+use crate::{history::Operation, model::Model};
+
+/// No operation.
+pub(super) const NONE: u32 = u32::MAX;
+
+/// One key's history, made ready for the search. Operations are numbered in the order of their
+/// calls.
+pub(super) struct Course<'a, M: Model> {
+    pub(super) ops: Vec<Op<'a, M>>,
+    /// In the order of time.
+    pub(super) returns: Vec<Return>,
+    /// Most operations under way at once.
+    pub(super) width: usize,
+}
+
+/// An operation.
+pub(super) struct Op<'a, M: Model> {
+    pub(super) op: &'a M::Op,
+    /// Its position in the history.
+    pub(super) position: usize,
+    /// Whether it only reads.
+    pub(super) reads: bool,
+    /// Whether it returns at all; else its outcome is unknown.
+    pub(super) returns: bool,
+    /// Its bit in configurations: no other operation has it while this one is under way.
+    pub(super) slot: u32,
+    /// The operation of unknown outcome, called before, that is equal to this one.
+    pub(super) twin: u32,
+}
+
+/// The end of an operation.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Return {
+    pub(super) op: u32,
+    /// All operations before this number had been called by then.
+    pub(super) called: u32,
+}
+
+impl<'a, M: Model> Course<'a, M> {
+    /// `positions` are the operations of the key.
+    pub(super) fn new(
+        model: &M,
+        history: &'a [Operation<M::Op>],
+        mut positions: Vec<usize>,
+    ) -> Self {
+        // A read without an answer says nothing.
+        positions.retain(|at| history[*at].back.is_some() || !model.only_reads(&history[*at].op));
+        positions.sort_by_key(|at| history[*at].call);
+        let mut ops: Vec<Op<'a, M>> = positions
+            .iter()
+            .map(|at| Op {
+                op: &history[*at].op,
+                position: *at,
+                reads: model.only_reads(&history[*at].op),
+                returns: history[*at].back.is_some(),
+                slot: NONE,
+                twin: NONE,
+            })
+            .collect();
+        let call = |op: usize| history[positions[op]].call;
+        let mut order: Vec<(u64, u32)> = (0..ops.len())
+            .filter_map(|op| history[positions[op]].back.map(|back| (back.max(call(op)), op as u32)))
+            .collect();
+        order.sort_unstable();
+        let mut called = 0;
+        let returns: Vec<Return> = order
+            .into_iter()
+            .map(|(back, op)| {
+                // A call in the same instant comes first, so the two overlap.
+                while called < ops.len() && call(called) <= back {
+                    called += 1;
+                }
+                Return { op, called: called as u32 }
+            })
+            .collect();
+        let width = give_slots(&mut ops, &returns);
+        pair_twins(&mut ops);
+        Course { ops, returns, width }
+    }
+
+    /// The operations that are called between the return before `at` and that one.
+    pub(super) fn calls(&self, at: usize) -> std::ops::Range<u32> {
+        let from = at.checked_sub(1).map_or(0, |before| self.returns[before].called);
+        from..self.returns[at].called
+    }
+}
+
+/// Gives every operation the lowest bit that is free; returns how many are needed.
+fn give_slots<M: Model>(ops: &mut [Op<'_, M>], returns: &[Return]) -> usize {
+    let (mut free, mut width, mut given) = (BinaryHeap::<Reverse<u32>>::new(), 0, 0);
+    for end in returns {
+        for op in &mut ops[given..end.called as usize] {
+            op.slot = free.pop().map_or(width, |Reverse(slot)| slot);
+            width = width.max(op.slot + 1);
+        }
+        given = end.called as usize;
+        free.push(Reverse(ops[end.op as usize].slot));
+    }
+    // What is called after the last return plays no part.
+    width as usize
+}
+
+fn pair_twins<M: Model>(ops: &mut [Op<'_, M>]) {
+    let mut last: HashMap<&M::Op, u32> = HashMap::new();
+    for (number, op) in ops.iter_mut().enumerate().filter(|(_, op)| !op.returns) {
+        if let Some(twin) = last.insert(op.op, number as u32) {
+            op.twin = twin;
+        }
+    }
+}
