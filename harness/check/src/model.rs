@@ -26,6 +26,10 @@ pub trait Model {
     /// Whether the operation leaves *every* state as it is in which it can have given its answer.
     fn only_reads(&self, op: &Self::Op) -> bool;
 
+    /// Whether the operation is possible in *every* state, and the state after it does not depend on
+    /// the one before.
+    fn overwrites(&self, op: &Self::Op) -> bool;
+
     /// About how many bytes a state takes, for the budget.
     fn bytes(&self, state: &Self::State) -> usize;
 }
@@ -144,6 +148,10 @@ impl Model for Register {
         matches!(op.action, Action::Read(_) | Action::Cas { swapped: false, .. })
     }
 
+    fn overwrites(&self, op: &RegisterOp) -> bool {
+        matches!(op.action, Action::Write(_))
+    }
+
     fn bytes(&self, _: &Held) -> usize {
         // Values are shared with the history.
         0
@@ -248,6 +256,10 @@ impl Model for KeyValue {
 
     fn only_reads(&self, op: &StoreOp) -> bool {
         matches!(op.action, StoreAction::Get(_) | StoreAction::Cas { swapped: false, .. })
+    }
+
+    fn overwrites(&self, op: &StoreOp) -> bool {
+        matches!(op.action, StoreAction::Put(_))
     }
 
     fn bytes(&self, state: &Stored) -> usize {

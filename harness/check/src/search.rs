@@ -9,15 +9,17 @@
 //! the operations *under way* have been placed; of operations that have ended nothing needs
 //! to be known, so it takes a few words, however long the history is.
 //!
-//! Three rules of our own keep the search small without changing its answer. Take any order that
+//! Four rules of our own keep the search small without changing its answer. Take any order that
 //! explains the rest of a history:
 //!
 //! 1. *An operation that only reads is placed as soon as the state allows it.* It may be moved
 //!    there, because it changes nothing for the others.
-//! 2. *Less is better.* A configuration that has placed more reads, or has used fewer operations
-//!    of unknown outcome, can go on in every way in which the other one can. So the other one is
-//!    not tried after it.
-//! 3. *Equal operations of unknown outcome are used in the order of their calls.* Once they have
+//! 2. *A write may hide behind another one.* When a write is placed, each other write under way
+//!    could have been placed just before it, unseen by all. So from then on that one is optional:
+//!    it may still be placed, or be taken for hidden, and which of the two need not be decided.
+//! 3. *Less is better.* A configuration that owes less, or has used up less of what is optional,
+//!    can go on in every way in which the other one can. So the other one is not tried after it.
+//! 4. *Equal operations of unknown outcome are used in the order of their calls.* Once they have
 //!    been called they cannot be told apart.
 
 mod course;
@@ -86,7 +88,8 @@ impl Checked {
     /// A history is as good as its worst key: one that cannot be explained outweighs others that
     /// are undecided.
     pub fn verdict(&self) -> Verdict {
-        let of = |wanted: fn(&Verdict) -> bool| self.keys.iter().map(|key| key.verdict).find(wanted);
+        let of =
+            |wanted: fn(&Verdict) -> bool| self.keys.iter().map(|key| key.verdict).find(wanted);
         of(|verdict| *verdict == Verdict::NotLinearizable)
             .or_else(|| of(|verdict| matches!(verdict, Verdict::Undecided(_))))
             .unwrap_or(Verdict::Linearizable)

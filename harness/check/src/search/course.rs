@@ -14,7 +14,7 @@ pub(super) struct Course<'a, M: Model> {
     pub(super) ops: Vec<Op<'a, M>>,
     /// In the order of time.
     pub(super) returns: Vec<Return>,
-    /// Most operations under way at once.
+    /// Bits that a configuration needs.
     pub(super) width: usize,
 }
 
@@ -23,14 +23,30 @@ pub(super) struct Op<'a, M: Model> {
     pub(super) op: &'a M::Op,
     /// Its position in the history.
     pub(super) position: usize,
-    /// Whether it only reads.
-    pub(super) reads: bool,
-    /// Whether it returns at all; else its outcome is unknown.
-    pub(super) returns: bool,
-    /// Its bit in configurations: no other operation has it while this one is under way.
+    pub(super) kind: Kind,
+    /// Whether it hides writes that are placed just before it.
+    pub(super) overwrites: bool,
+    /// Its bit in configurations: no other operation has it while this one is under way. What it
+    /// says depends on the kind.
     pub(super) slot: u32,
+    /// The bit that says whether a write still has to be placed or hidden.
+    pub(super) owed: u32,
     /// The operation of unknown outcome, called before, that is equal to this one.
     pub(super) twin: u32,
+}
+
+/// What has to be known of an operation under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// It only reads. Its bit: it has no place yet.
+    Read,
+    /// It overwrites. Its bit: it has been placed; another bit: it has neither been placed nor
+    /// could it have been hidden.
+    Write,
+    /// It changes something in another way. Its bit: it has been placed.
+    Change,
+    /// Its outcome is unknown. Its bit: it has been placed.
+    Unknown,
 }
 
 /// The end of an operation.
@@ -56,15 +72,18 @@ impl<'a, M: Model> Course<'a, M> {
             .map(|at| Op {
                 op: &history[*at].op,
                 position: *at,
-                reads: model.only_reads(&history[*at].op),
-                returns: history[*at].back.is_some(),
+                kind: kind(model, &history[*at]),
+                overwrites: model.overwrites(&history[*at].op),
                 slot: NONE,
+                owed: NONE,
                 twin: NONE,
             })
             .collect();
         let call = |op: usize| history[positions[op]].call;
         let mut order: Vec<(u64, u32)> = (0..ops.len())
-            .filter_map(|op| history[positions[op]].back.map(|back| (back.max(call(op)), op as u32)))
+            .filter_map(|op| {
+                history[positions[op]].back.map(|back| (back.max(call(op)), op as u32))
+            })
             .collect();
         order.sort_unstable();
         let mut called = 0;
@@ -90,16 +109,34 @@ impl<'a, M: Model> Course<'a, M> {
     }
 }
 
-/// Gives every operation the lowest bit that is free; returns how many are needed.
+fn kind<M: Model>(model: &M, operation: &Operation<M::Op>) -> Kind {
+    match &operation.op {
+        _ if operation.back.is_none() => Kind::Unknown,
+        op if model.only_reads(op) => Kind::Read,
+        op if model.overwrites(op) => Kind::Write,
+        _ => Kind::Change,
+    }
+}
+
+/// Gives every operation the lowest bits that are free; returns how many are needed.
 fn give_slots<M: Model>(ops: &mut [Op<'_, M>], returns: &[Return]) -> usize {
     let (mut free, mut width, mut given) = (BinaryHeap::<Reverse<u32>>::new(), 0, 0);
     for end in returns {
+        let mut lowest = || {
+            let slot = free.pop().map_or(width, |Reverse(slot)| slot);
+            width = width.max(slot + 1);
+            slot
+        };
         for op in &mut ops[given..end.called as usize] {
-            op.slot = free.pop().map_or(width, |Reverse(slot)| slot);
-            width = width.max(op.slot + 1);
+            op.slot = lowest();
+            if op.kind == Kind::Write {
+                op.owed = lowest();
+            }
         }
         given = end.called as usize;
-        free.push(Reverse(ops[end.op as usize].slot));
+        let op = &ops[end.op as usize];
+        free.push(Reverse(op.slot));
+        free.extend(Some(op.owed).filter(|owed| *owed != NONE).map(Reverse));
     }
     // What is called after the last return plays no part.
     width as usize
@@ -107,7 +144,7 @@ fn give_slots<M: Model>(ops: &mut [Op<'_, M>], returns: &[Return]) -> usize {
 
 fn pair_twins<M: Model>(ops: &mut [Op<'_, M>]) {
     let mut last: HashMap<&M::Op, u32> = HashMap::new();
-    for (number, op) in ops.iter_mut().enumerate().filter(|(_, op)| !op.returns) {
+    for (number, op) in ops.iter_mut().enumerate().filter(|(_, op)| op.kind == Kind::Unknown) {
         if let Some(twin) = last.insert(op.op, number as u32) {
             op.twin = twin;
         }

@@ -23,6 +23,13 @@ impl<const N: usize> Bits<N> {
         self.0[slot as usize / 64] &= !(1 << (slot % 64));
     }
 
+    /// Clears all of `mask`.
+    pub(super) fn clear_all(&mut self, mask: &Bits<N>) {
+        for (word, mask) in self.0.iter_mut().zip(&mask.0) {
+            *word &= !mask;
+        }
+    }
+
     /// The part inside `mask`, and the part outside.
     fn split(&self, mask: &Bits<N>) -> (Bits<N>, Bits<N>) {
         let (mut inside, mut outside) = (*self, *self);
@@ -42,9 +49,8 @@ impl<const N: usize> Bits<N> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Config<const N: usize> {
     pub(super) state: u32,
-    /// Of an operation that changes something and returns: whether it has been placed. Of one of
-    /// unknown outcome: whether it has been used. Of one that only reads: whether it is still
-    /// *without* a place, so that for these two less is better.
+    /// What the bits say is told with the kinds of operations. Of those of kind `Change` they must
+    /// be equal for configurations to be compared; of all others less is better.
     pub(super) bits: Bits<N>,
 }
 

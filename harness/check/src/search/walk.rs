@@ -5,7 +5,7 @@ use std::{
 
 use super::{
     Limits, Prefix, Spent,
-    course::{Course, NONE},
+    course::{Course, Kind, NONE, Op},
     pending::Pending,
     seen::{Bits, Config, Seen},
 };
@@ -30,9 +30,10 @@ pub(super) struct Walk<'a, M: Model, const N: usize> {
     /// Operations under way that only read, and those that may change something.
     reads: Pending,
     changes: Pending,
-    /// The bits of those operations under way that must have been placed when they return and that
-    /// may change something: only configurations that agree in these can be compared.
+    /// The bits of the changes under way: only configurations that agree in these are comparable.
     exact: Bits<N>,
+    /// The bits of the writes under way that say that they have to be placed or hidden.
+    owed: Bits<N>,
     stack: Vec<Frame<N>>,
     queued: usize,
     steps: u64,
@@ -82,6 +83,7 @@ impl<'a, M: Model, const N: usize> Walk<'a, M, N> {
             reads: Pending::new(ops),
             changes: Pending::new(ops),
             exact: Bits::EMPTY,
+            owed: Bits::EMPTY,
             stack: Vec::new(),
             queued: 0,
             steps: 0,
@@ -153,8 +155,10 @@ impl<'a, M: Model, const N: usize> Walk<'a, M, N> {
             let mut config = *entry;
             for op in self.course.calls(at) {
                 let op = &self.course.ops[op as usize];
-                if op.reads {
-                    config.bits.set(op.slot);
+                match op.kind {
+                    Kind::Read => config.bits.set(op.slot),
+                    Kind::Write => config.bits.set(op.owed),
+                    Kind::Change | Kind::Unknown => {}
                 }
             }
             self.place_reads(&mut config);
@@ -168,20 +172,20 @@ impl<'a, M: Model, const N: usize> Walk<'a, M, N> {
     }
 
     /// The configuration after the return of the frame on top, if the operation that returns has
-    /// its place or can be put there now.
+    /// its place, or can be put there now.
     fn follow(&mut self, config: &Config<N>) -> Option<Config<N>> {
         let op = &self.course.ops[self.returning() as usize];
-        let mut config = *config;
-        match (op.reads, config.bits.has(op.slot)) {
-            // It is still without a place.
-            (true, true) => return None,
-            (true, false) => {}
-            (false, true) => config.bits.clear(op.slot),
-            (false, false) => {
-                config.state = self.step(config.state, op.op)?;
-                self.place_reads(&mut config);
-            }
-        }
+        let has_place = match op.kind {
+            Kind::Read => !config.bits.has(op.slot),
+            Kind::Write => !config.bits.has(op.owed),
+            Kind::Change | Kind::Unknown => config.bits.has(op.slot),
+        };
+        let mut config = match (has_place, op.kind) {
+            (true, _) => *config,
+            (false, Kind::Read) => return None,
+            (false, _) => self.place(config, op)?,
+        };
+        config.bits.clear(op.slot);
         Some(config)
     }
 
@@ -190,8 +194,11 @@ impl<'a, M: Model, const N: usize> Walk<'a, M, N> {
         let at = self.stack.len() - 1;
         let returning = self.returning();
         let own = &self.course.ops[returning as usize];
-        if own.reads != config.bits.has(own.slot) {
-            // It has its place. Others need none yet.
+        // A write that may be taken for hidden has its last chance to be seen now.
+        let last_chance = own.kind == Kind::Write && !config.bits.has(own.owed);
+        let settled = (own.kind == Kind::Read) != config.bits.has(own.slot);
+        if settled {
+            // Others need no place yet.
             return;
         }
         let mut cursor = NONE;
@@ -203,22 +210,28 @@ impl<'a, M: Model, const N: usize> Walk<'a, M, N> {
             let op = &self.course.ops[cursor as usize];
             let used = |number: u32| config.bits.has(self.course.ops[number as usize].slot);
             let twin_is_free = op.twin != NONE && !used(op.twin);
-            if cursor == returning || used(cursor) || twin_is_free {
+            if used(cursor) || twin_is_free || (cursor == returning && !last_chance) {
                 continue;
             }
-            let Some(state) = self.step(config.state, op.op) else { continue };
-            if state == config.state && !op.returns {
-                // Using it up for nothing.
-                continue;
-            }
-            let mut next = Config { state, bits: config.bits };
-            next.bits.set(op.slot);
-            self.place_reads(&mut next);
+            let Some(next) = self.place(config, op) else { continue };
             if self.seen.insert(at, &next, &self.exact) {
                 self.stack[at].queue.push(Node { config: next, parent, op: cursor });
                 self.queued += 1;
             }
         }
+    }
+
+    /// The configuration after placing an operation that is no read.
+    fn place(&mut self, config: &Config<N>, op: &Op<'_, M>) -> Option<Config<N>> {
+        let next = self.model.step(&self.states.all[config.state as usize], op.op)?;
+        let mut config = Config { state: self.states.number(self.model, next), ..*config };
+        config.bits.set(op.slot);
+        if op.overwrites {
+            // This one, and what hides behind it.
+            config.bits.clear_all(&self.owed);
+        }
+        self.place_reads(&mut config);
+        Some(config)
     }
 
     /// Gives every read its place that can have it in this state (rule 1).
@@ -234,11 +247,6 @@ impl<'a, M: Model, const N: usize> Walk<'a, M, N> {
         }
     }
 
-    fn step(&mut self, state: u32, op: &M::Op) -> Option<u32> {
-        let next = self.model.step(&self.states.all[state as usize], op)?;
-        Some(self.states.number(self.model, next))
-    }
-
     // ---- the history ---------------------------------------------------------------------
 
     /// The operation whose return the frame on top looks at.
@@ -249,20 +257,16 @@ impl<'a, M: Model, const N: usize> Walk<'a, M, N> {
     /// The operations called before the return `at` get under way.
     fn call(&mut self, at: usize) {
         for number in self.course.calls(at) {
-            let op = &self.course.ops[number as usize];
-            if op.reads { &mut self.reads } else { &mut self.changes }.push(number);
-            if op.returns && !op.reads {
-                self.exact.set(op.slot);
-            }
+            self.list(number).push(number);
+            self.mark(number, true);
         }
     }
 
     /// Goes on to the return after that of the frame on top.
     fn advance(&mut self) {
         let number = self.returning();
-        let op = &self.course.ops[number as usize];
-        if op.reads { &mut self.reads } else { &mut self.changes }.take(number);
-        self.exact.clear(op.slot);
+        self.list(number).take(number);
+        self.mark(number, false);
         self.call(self.stack.len());
     }
 
@@ -273,18 +277,32 @@ impl<'a, M: Model, const N: usize> Walk<'a, M, N> {
         self.queued -= frame.queue.len();
         let at = self.stack.len();
         for number in self.course.calls(at).rev() {
-            let op = &self.course.ops[number as usize];
-            if op.reads { &mut self.reads } else { &mut self.changes }.take(number);
-            self.exact.clear(op.slot);
+            self.list(number).take(number);
+            self.mark(number, false);
         }
         if at > 0 {
             let number = self.returning();
-            let op = &self.course.ops[number as usize];
-            if op.reads { &mut self.reads } else { &mut self.changes }.put_back(number);
-            if !op.reads {
-                self.exact.set(op.slot);
-            }
+            self.list(number).put_back(number);
+            self.mark(number, true);
         }
+    }
+
+    fn list(&mut self, number: u32) -> &mut Pending {
+        match self.course.ops[number as usize].kind {
+            Kind::Read => &mut self.reads,
+            Kind::Write | Kind::Change | Kind::Unknown => &mut self.changes,
+        }
+    }
+
+    /// An operation gets under way, or is not under way any more.
+    fn mark(&mut self, number: u32, under_way: bool) {
+        let op = &self.course.ops[number as usize];
+        let (mask, slot) = match op.kind {
+            Kind::Read | Kind::Unknown => return,
+            Kind::Write => (&mut self.owed, op.owed),
+            Kind::Change => (&mut self.exact, op.slot),
+        };
+        if under_way { mask.set(slot) } else { mask.clear(slot) }
     }
 
     // ---- what is told of a failure -------------------------------------------------------
@@ -316,45 +334,85 @@ impl<'a, M: Model, const N: usize> Walk<'a, M, N> {
 
     /// The operations in the order in which the stack has placed them.
     fn order(&self) -> Vec<u32> {
-        let mut order = Vec::new();
-        let mut placed = vec![false; self.course.ops.len()];
-        let mut reads: Vec<u32> = Vec::new();
-        let mut put = |config: &Config<N>, changed: Option<u32>, reads: &mut Vec<u32>| {
-            let changed = changed.filter(|op| !std::mem::replace(&mut placed[*op as usize], true));
-            order.extend(changed);
-            reads.retain(|read| {
-                let waits = config.bits.has(self.course.ops[*read as usize].slot);
-                if !waits {
-                    order.push(*read);
-                }
-                waits
-            });
-        };
+        let ops = &self.course.ops;
+        let mut order = Order { seen: Vec::new(), placed: vec![false; ops.len()] };
+        // Reads and writes under way that have no place in the order yet.
+        let (mut reads, mut writes): (Vec<u32>, Vec<(u32, usize)>) = (Vec::new(), Vec::new());
+        // Writes that were never seen, each with the place in the order before which it hides.
+        let mut hidden: Vec<(usize, u32)> = Vec::new();
         let mut before = None;
         for (at, frame) in self.stack.iter().enumerate() {
-            let Some(entry) = frame.queue.first() else { break };
-            reads.extend(self.course.calls(at).filter(|op| self.course.ops[*op as usize].reads));
+            for number in self.course.calls(at) {
+                match ops[number as usize].kind {
+                    Kind::Read => reads.push(number),
+                    // What it hides behind comes later than all that has been placed so far,
+                    // except the operation that returned last: it is placed below.
+                    Kind::Write => writes.push((number, order.seen.len() + before.iter().len())),
+                    Kind::Change | Kind::Unknown => {}
+                }
+            }
             let top = at + 1 == self.stack.len();
             // The nodes from an entry to the one that the frame above goes on from.
             let mut way = Vec::new();
-            let mut cursor = if top { 0 } else { frame.at };
-            loop {
-                let node = &frame.queue[cursor];
+            let mut cursor = if top { 0 } else { frame.at as u32 };
+            while let Some(node) = frame.queue.get(cursor as usize) {
                 way.push(node);
-                if node.parent == NONE {
-                    break;
-                }
-                cursor = node.parent as usize;
+                cursor = node.parent;
             }
-            let first = way.last().map_or(entry, |node| *node);
-            put(&first.config, before, &mut reads);
-            for node in way.iter().rev().skip(1) {
-                put(&node.config, Some(node.op), &mut reads);
+            for node in way.iter().rev() {
+                let changed = if node.op == NONE { before.take() } else { Some(node.op) };
+                order.put(changed);
+                reads.retain(|read| {
+                    let waits = node.config.bits.has(ops[*read as usize].slot);
+                    if !waits {
+                        order.put(Some(*read));
+                    }
+                    waits
+                });
+            }
+            if top {
+                break;
             }
             let returning = self.course.returns[at].op;
-            before = Some(returning).filter(|op| !self.course.ops[*op as usize].reads);
+            let own = &ops[returning as usize];
+            let last = way.first().map(|node| &node.config);
+            let unplaced = !order.placed[returning as usize];
+            match own.kind {
+                Kind::Write if unplaced && last.is_some_and(|last| !last.bits.has(own.owed)) => {
+                    let from = writes.iter().find(|(write, _)| *write == returning);
+                    let from = from.map_or(0, |(_, from)| *from);
+                    let behind =
+                        order.seen[from..].iter().position(|op| ops[*op as usize].overwrites);
+                    hidden.push((from + behind.unwrap_or(0), returning));
+                }
+                Kind::Write | Kind::Change if unplaced => before = Some(returning),
+                _ => {}
+            }
+            writes.retain(|(write, _)| *write != returning);
         }
-        order
+        hidden.sort_by_key(|(place, _)| *place);
+        let mut hidden = hidden.into_iter().peekable();
+        let mut whole = Vec::new();
+        for (place, op) in order.seen.into_iter().enumerate() {
+            while let Some((_, write)) = hidden.next_if(|(behind, _)| *behind <= place) {
+                whole.push(write);
+            }
+            whole.push(op);
+        }
+        whole
+    }
+}
+
+/// Operations as a search has placed them.
+struct Order {
+    seen: Vec<u32>,
+    placed: Vec<bool>,
+}
+
+impl Order {
+    fn put(&mut self, op: Option<u32>) {
+        let op = op.filter(|op| !std::mem::replace(&mut self.placed[*op as usize], true));
+        self.seen.extend(op);
     }
 }
 
