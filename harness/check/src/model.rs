@@ -30,6 +30,13 @@ pub trait Model {
     /// the one before.
     fn overwrites(&self, op: &Self::Op) -> bool;
 
+    /// Makes operations equal that cannot be told apart by any answer among `ops`, which are all
+    /// operations on a key. They are renamed consistently, so it changes no verdict; the search has
+    /// less to try.
+    fn merge(&self, ops: &mut [&mut Self::Op]) {
+        let _ = ops;
+    }
+
     /// About how many bytes a state takes, for the budget.
     fn bytes(&self, state: &Self::State) -> usize;
 }
@@ -150,6 +157,28 @@ impl Model for Register {
 
     fn overwrites(&self, op: &RegisterOp) -> bool {
         matches!(op.action, Action::Write(_))
+    }
+
+    /// Values that are never read, and that nothing is compared with, are as good as one.
+    fn merge(&self, ops: &mut [&mut RegisterOp]) {
+        let mut named = BTreeSet::new();
+        for op in &*ops {
+            match &op.action {
+                Action::Read(Some(value)) | Action::Cas { expected: Some(value), .. } => {
+                    named.insert(value.clone());
+                }
+                _ => {}
+            }
+        }
+        let mut first: Option<Arc<str>> = None;
+        for op in ops {
+            match &mut op.action {
+                Action::Write(new) | Action::Cas { new, .. } if !named.contains(new) => {
+                    *new = first.get_or_insert_with(|| new.clone()).clone();
+                }
+                _ => {}
+            }
+        }
     }
 
     fn bytes(&self, _: &Held) -> usize {

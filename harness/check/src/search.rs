@@ -160,6 +160,7 @@ fn one_key<M: Model>(
     positions: Vec<usize>,
     limits: Limits,
 ) -> (Verdict, Option<Prefix>) {
+    let of_key: Vec<&M::Op> = positions.iter().map(|at| &history[*at].op).collect();
     let course = Course::new(model, history, positions);
     // Configurations are compared and copied all the time, so they have the width that they need.
     let end = match course.width.div_ceil(64) {
@@ -171,11 +172,29 @@ fn one_key<M: Model>(
         33..=128 => Walk::<M, 128>::new(model, &course, limits).run(),
         _ => return (Verdict::Undecided(Spent::Memory), None),
     };
+    let told = |mut prefix: Prefix| {
+        prefix.state = state_after(model, history, &of_key, &prefix.placed);
+        prefix
+    };
     match end {
         End::Explained => (Verdict::Linearizable, None),
-        End::Stuck(prefix) => (Verdict::NotLinearizable, Some(prefix)),
-        End::Spent(spent, prefix) => (Verdict::Undecided(spent), prefix),
+        End::Stuck(prefix) => (Verdict::NotLinearizable, Some(told(prefix))),
+        End::Spent(spent, prefix) => (Verdict::Undecided(spent), prefix.map(told)),
     }
+}
+
+/// The state after `placed`, in the words of the history: the search has merged values.
+fn state_after<M: Model>(
+    model: &M,
+    history: &[Operation<M::Op>],
+    of_key: &[&M::Op],
+    placed: &[usize],
+) -> String {
+    let after = |first: M::State| {
+        placed.iter().try_fold(first, |state, at| model.step(&state, &history[*at].op))
+    };
+    let states = model.initial(of_key.iter().copied()).into_iter().find_map(after);
+    states.map(|state| state.to_string()).unwrap_or_default()
 }
 
 #[cfg(test)]

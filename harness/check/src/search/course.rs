@@ -10,8 +10,8 @@ pub(super) const NONE: u32 = u32::MAX;
 
 /// One key's history, made ready for the search. Operations are numbered in the order of their
 /// calls.
-pub(super) struct Course<'a, M: Model> {
-    pub(super) ops: Vec<Op<'a, M>>,
+pub(super) struct Course<M: Model> {
+    pub(super) ops: Vec<Op<M>>,
     /// In the order of time.
     pub(super) returns: Vec<Return>,
     /// Bits that a configuration needs.
@@ -19,8 +19,9 @@ pub(super) struct Course<'a, M: Model> {
 }
 
 /// An operation.
-pub(super) struct Op<'a, M: Model> {
-    pub(super) op: &'a M::Op,
+pub(super) struct Op<M: Model> {
+    /// As [`Model::merge`] has left it.
+    pub(super) op: M::Op,
     /// Its position in the history.
     pub(super) position: usize,
     pub(super) kind: Kind,
@@ -57,20 +58,16 @@ pub(super) struct Return {
     pub(super) called: u32,
 }
 
-impl<'a, M: Model> Course<'a, M> {
+impl<M: Model> Course<M> {
     /// `positions` are the operations of the key.
-    pub(super) fn new(
-        model: &M,
-        history: &'a [Operation<M::Op>],
-        mut positions: Vec<usize>,
-    ) -> Self {
+    pub(super) fn new(model: &M, history: &[Operation<M::Op>], mut positions: Vec<usize>) -> Self {
         // A read without an answer says nothing.
         positions.retain(|at| history[*at].back.is_some() || !model.only_reads(&history[*at].op));
         positions.sort_by_key(|at| history[*at].call);
-        let mut ops: Vec<Op<'a, M>> = positions
+        let mut ops: Vec<Op<M>> = positions
             .iter()
             .map(|at| Op {
-                op: &history[*at].op,
+                op: history[*at].op.clone(),
                 position: *at,
                 kind: kind(model, &history[*at]),
                 overwrites: model.overwrites(&history[*at].op),
@@ -79,6 +76,7 @@ impl<'a, M: Model> Course<'a, M> {
                 twin: NONE,
             })
             .collect();
+        model.merge(&mut ops.iter_mut().map(|op| &mut op.op).collect::<Vec<_>>());
         let call = |op: usize| history[positions[op]].call;
         let mut order: Vec<(u64, u32)> = (0..ops.len())
             .filter_map(|op| {
@@ -119,7 +117,7 @@ fn kind<M: Model>(model: &M, operation: &Operation<M::Op>) -> Kind {
 }
 
 /// Gives every operation the lowest bits that are free; returns how many are needed.
-fn give_slots<M: Model>(ops: &mut [Op<'_, M>], returns: &[Return]) -> usize {
+fn give_slots<M: Model>(ops: &mut [Op<M>], returns: &[Return]) -> usize {
     let (mut free, mut width, mut given) = (BinaryHeap::<Reverse<u32>>::new(), 0, 0);
     for end in returns {
         let mut lowest = || {
@@ -142,10 +140,10 @@ fn give_slots<M: Model>(ops: &mut [Op<'_, M>], returns: &[Return]) -> usize {
     width as usize
 }
 
-fn pair_twins<M: Model>(ops: &mut [Op<'_, M>]) {
-    let mut last: HashMap<&M::Op, u32> = HashMap::new();
+fn pair_twins<M: Model>(ops: &mut [Op<M>]) {
+    let mut last: HashMap<M::Op, u32> = HashMap::new();
     for (number, op) in ops.iter_mut().enumerate().filter(|(_, op)| op.kind == Kind::Unknown) {
-        if let Some(twin) = last.insert(op.op, number as u32) {
+        if let Some(twin) = last.insert(op.op.clone(), number as u32) {
             op.twin = twin;
         }
     }

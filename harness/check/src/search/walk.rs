@@ -23,7 +23,7 @@ pub(super) enum End {
 /// so the stack is a vector of its own.
 pub(super) struct Walk<'a, M: Model, const N: usize> {
     model: &'a M,
-    course: &'a Course<'a, M>,
+    course: &'a Course<M>,
     limits: Limits,
     states: States<M::State>,
     seen: Seen<N>,
@@ -72,7 +72,7 @@ struct States<S> {
 const LOOK_EVERY: u64 = 256;
 
 impl<'a, M: Model, const N: usize> Walk<'a, M, N> {
-    pub(super) fn new(model: &'a M, course: &'a Course<'a, M>, limits: Limits) -> Self {
+    pub(super) fn new(model: &'a M, course: &'a Course<M>, limits: Limits) -> Self {
         let ops = course.ops.len();
         Walk {
             model,
@@ -96,7 +96,7 @@ impl<'a, M: Model, const N: usize> Walk<'a, M, N> {
         if self.course.returns.is_empty() {
             return End::Explained;
         }
-        let initial = self.model.initial(self.course.ops.iter().map(|op| op.op));
+        let initial = self.model.initial(self.course.ops.iter().map(|op| &op.op));
         let entries: Vec<Config<N>> = initial
             .into_iter()
             .map(|state| Config { state: self.states.number(self.model, state), bits: Bits::EMPTY })
@@ -222,8 +222,8 @@ impl<'a, M: Model, const N: usize> Walk<'a, M, N> {
     }
 
     /// The configuration after placing an operation that is no read.
-    fn place(&mut self, config: &Config<N>, op: &Op<'_, M>) -> Option<Config<N>> {
-        let next = self.model.step(&self.states.all[config.state as usize], op.op)?;
+    fn place(&mut self, config: &Config<N>, op: &Op<M>) -> Option<Config<N>> {
+        let next = self.model.step(&self.states.all[config.state as usize], &op.op)?;
         let mut config = Config { state: self.states.number(self.model, next), ..*config };
         config.bits.set(op.slot);
         if op.overwrites {
@@ -240,7 +240,7 @@ impl<'a, M: Model, const N: usize> Walk<'a, M, N> {
         let mut cursor = self.reads.after(NONE);
         while cursor != NONE {
             let op = &self.course.ops[cursor as usize];
-            if config.bits.has(op.slot) && self.model.step(state, op.op).is_some() {
+            if config.bits.has(op.slot) && self.model.step(state, &op.op).is_some() {
                 config.bits.clear(op.slot);
             }
             cursor = self.reads.after(cursor);
@@ -311,8 +311,9 @@ impl<'a, M: Model, const N: usize> Walk<'a, M, N> {
     fn note(&mut self) {
         let depth = self.stack.len();
         let Some(top) = self.stack.last().filter(|_| depth > self.deepest) else { return };
-        let Some(first) = top.queue.first() else { return };
-        let state = self.states.all[first.config.state as usize].to_string();
+        if top.queue.is_empty() {
+            return;
+        }
         let placed = self.order();
         self.deepest = depth;
         let stuck = self.course.returns[depth - 1];
@@ -328,7 +329,7 @@ impl<'a, M: Model, const N: usize> Walk<'a, M, N> {
             placed: placed.into_iter().map(position).collect(),
             stuck: position(stuck.op),
             open,
-            state,
+            state: String::new(),
         });
     }
 
