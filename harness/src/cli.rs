@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use sraft_node::cli::NodeArgs;
 
-use crate::plan;
+use crate::{ec2::Ec2Command, plan};
 
 /// Kills Raft leaders, again and again, and measures how long the cluster is without one.
 #[derive(Debug, Parser)]
@@ -26,6 +26,9 @@ pub(crate) enum Command {
     /// Look for broken invariants in simulated clusters under random faults
     #[command(subcommand)]
     Sim(SimCommand),
+    /// Make, list and remove EC2 instances to experiment on
+    #[command(subcommand)]
+    Ec2(Ec2Command),
     /// Run one consensus node
     Node(Box<NodeArgs>),
     /// Own the nodes of one host; the harness starts it and talks to it

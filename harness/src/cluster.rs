@@ -1,9 +1,8 @@
-//! The cluster of the moment: its processes, by way of the agent, and what is known of it.
+//! The cluster of the moment: its processes, by way of the agents, and what is known of it.
 
 use std::{
     io,
     net::TcpListener,
-    path::Path,
     sync::mpsc::{Receiver, RecvTimeoutError, channel},
     time::{Duration, Instant},
 };
@@ -21,14 +20,11 @@ use sraft_agent::{
 use sraft_events::{Event, FaultAction, NodeId, Record, Source};
 
 use crate::{
-    host::{self, Agent, Input},
+    host::{Agent, Host, Input},
     plan::Launch,
-    system::sraft::{self, Membership},
+    system::{Endpoint, Membership, Start},
     view::View,
 };
-
-/// Name of this machine in records.
-pub(crate) const HOST: &str = "local";
 
 /// Why something could not be awaited to its end.
 #[derive(Debug, thiserror::Error)]
@@ -42,15 +38,30 @@ pub(crate) enum Halt {
     /// The cluster did not get where it should. Another one can be started.
     #[error("{0}")]
     Stuck(String),
-    /// There is no agent any more.
-    #[error("the agent on this machine: {0}")]
-    Agent(String),
+    /// There is no agent on a host any more.
+    #[error("the agent on host {host}: {why}")]
+    Agent {
+        /// The host's name.
+        host: String,
+        /// Why.
+        why: String,
+    },
+    /// This machine does not let the harness do its work.
+    #[error("cannot {doing}: {source}")]
+    Here {
+        /// What was tried.
+        doing: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
 }
 
 /// The cluster.
 #[derive(Debug)]
 pub(crate) struct Cluster {
-    agent: Agent,
+    hosts: Vec<Host>,
+    /// One on each host.
+    agents: Vec<Agent>,
     inbox: Receiver<Input>,
     launch: Option<Launch>,
     membership: Membership,
@@ -67,12 +78,17 @@ const ANSWERED_WITHIN: Duration = Duration::from_secs(20);
 const LAST_WORDS: usize = 3;
 
 impl Cluster {
-    /// Starts the agent, without a cluster yet. Its nodes write into `dir`.
-    pub(crate) fn open(dir: &Path, keep: bool, seed: u64) -> Result<(Self, HostFacts), Halt> {
-        let failed = |what: &str, error: io::Error| Halt::Agent(format!("cannot {what}: {error}"));
+    /// Starts an agent on each host, without a cluster yet, and returns what they say of their
+    /// hosts.
+    pub(crate) fn open(
+        hosts: Vec<Host>,
+        keep: bool,
+        seed: u64,
+    ) -> Result<(Self, Vec<HostFacts>), Halt> {
+        let here = |doing| move |source| Halt::Here { doing, source };
         let (sender, inbox) = channel();
-        let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])
-            .map_err(|error| failed("watch for signals", error))?;
+        let mut signals =
+            Signals::new([SIGINT, SIGTERM, SIGHUP]).map_err(here("watch for signals"))?;
         let interrupted = sender.clone();
         std::thread::Builder::new()
             .name("signals".to_owned())
@@ -84,32 +100,74 @@ impl Cluster {
                     }
                 }
             })
-            .map_err(|error| failed("start a thread", error))?;
-        let agent = host::start_local(sender).map_err(|error| failed("be started", error))?;
+            .map_err(here("start a thread"))?;
+        let mut agents = Vec::new();
+        for (index, host) in hosts.iter().enumerate() {
+            let agent = host.start_agent(index, sender.clone()).map_err(|error| Halt::Agent {
+                host: host.name.clone(),
+                why: format!("cannot be started: {error}"),
+            })?;
+            agents.push(agent);
+        }
         let mut cluster = Cluster {
-            agent,
+            hosts,
+            agents,
             inbox,
             launch: None,
-            membership: Membership { cluster: String::new(), ports: Vec::new() },
+            membership: Membership::default(),
             view: View::default(),
             records: Vec::new(),
             seq: 0,
             rng: ChaCha8Rng::seed_from_u64(seed),
         };
-        let dir = dir.to_string_lossy().into_owned();
-        let hello = Call::Hello { version: VERSION, host: HOST.to_owned(), dir, keep };
-        match cluster.ask(hello)? {
-            Answer::Hello(facts) => Ok((cluster, *facts)),
-            other => Err(Halt::Agent(format!("it answered a greeting with {other:?}"))),
+        let hello = |host: &Host| Call::Hello {
+            version: VERSION,
+            host: host.name.clone(),
+            dir: host.dir.clone(),
+            keep,
+        };
+        let greetings = cluster.hosts.iter().map(hello).enumerate().collect();
+        let mut facts = Vec::new();
+        for (agent, answer) in cluster.ask_all(greetings)?.into_iter().enumerate() {
+            match answer {
+                Answer::Hello(host) => facts.push(*host),
+                other => {
+                    let why = format!("it answered a greeting with {other:?}");
+                    return Err(cluster.lost(agent, why));
+                }
+            }
         }
+        Ok((cluster, facts))
+    }
+
+    /// The hosts, in the order of the facts that [`Cluster::open`] returns.
+    pub(crate) fn hosts(&self) -> &[Host] {
+        &self.hosts
+    }
+
+    /// The host that a node runs on: nodes are dealt out in turn.
+    fn host_of(&self, node: NodeId) -> usize {
+        (node as usize - 1) % self.hosts.len()
+    }
+
+    fn lost(&self, agent: usize, why: String) -> Halt {
+        Halt::Agent { host: self.hosts[agent].name.clone(), why }
     }
 
     /// Replaces the cluster by a fresh one, with empty directories and new ports.
     pub(crate) fn start(&mut self, launch: &Launch, name: String) -> Result<(), Halt> {
         self.stop()?;
-        let ports = free_ports(launch.size as usize, &mut self.rng)
-            .map_err(|error| Halt::Agent(format!("cannot find free ports: {error}")))?;
-        self.membership = Membership { cluster: name, ports };
+        let size = launch.size as usize;
+        let ports = free_ports(3 * size, &mut self.rng)
+            .map_err(|source| Halt::Here { doing: "find free ports", source })?;
+        let nodes = (1..=u64::from(launch.size)).zip(ports.chunks(3));
+        let nodes = nodes.map(|(node, ports)| Endpoint {
+            host: self.hosts[self.host_of(node)].address.clone(),
+            peer: ports[0],
+            client: ports[1],
+            admin: ports[2],
+        });
+        self.membership = Membership { cluster: name, nodes: nodes.collect() };
         self.launch = Some(launch.clone());
         let nodes: Vec<NodeId> = (1..=u64::from(launch.size)).collect();
         self.launch(&nodes, true)
@@ -122,17 +180,20 @@ impl Cluster {
 
     fn launch(&mut self, nodes: &[NodeId], fresh: bool) -> Result<(), Halt> {
         let Some(launch) = self.launch.clone() else { return Ok(()) };
-        let calls: Vec<Call> = nodes
-            .iter()
-            .map(|node| sraft::start(&launch, &self.membership, *node, self.rng.random(), fresh))
-            .collect();
+        let mut calls = Vec::new();
+        for node in nodes {
+            let start = Start { seed: self.rng.random(), fresh };
+            let call = launch.system.start(&launch, &self.membership, *node, start);
+            calls.push((self.host_of(*node), call));
+        }
         self.ask_all(calls).map(drop)
     }
 
     /// Ends every node. What their logs still held has been taken up afterwards.
     pub(crate) fn stop(&mut self) -> Result<(), Halt> {
         loop {
-            match self.ask(Call::StopAll {}) {
+            let all = (0..self.agents.len()).map(|agent| (agent, Call::StopAll {})).collect();
+            match self.ask_all(all) {
                 Ok(_) => break,
                 // The cluster is coming to its end anyway.
                 Err(Halt::Died(_)) => {}
@@ -145,8 +206,16 @@ impl Cluster {
 
     /// Does something to nodes, all at once.
     pub(crate) fn fault(&mut self, nodes: &[NodeId], action: FaultAction) -> Result<(), Halt> {
-        let actions = nodes.iter().map(|node| (*node, action)).collect();
-        self.ask(Call::Fault { actions }).map(drop)
+        let mut calls: Vec<(usize, Vec<(NodeId, FaultAction)>)> = Vec::new();
+        for node in nodes {
+            let agent = self.host_of(*node);
+            match calls.iter_mut().find(|(of, _)| *of == agent) {
+                Some((_, actions)) => actions.push((*node, action)),
+                None => calls.push((agent, vec![(*node, action)])),
+            }
+        }
+        let calls = calls.into_iter().map(|(agent, actions)| (agent, Call::Fault { actions }));
+        self.ask_all(calls.collect()).map(drop)
     }
 
     /// Waits until `done` says something, or until `deadline`.
@@ -197,54 +266,62 @@ impl Cluster {
         records
     }
 
-    fn ask(&mut self, call: Call) -> Result<Answer, Halt> {
-        let answers = self.ask_all(vec![call])?;
-        answers.into_iter().next().ok_or_else(|| Halt::Agent("it gave no answer".to_owned()))
-    }
-
-    /// Sends requests one after the other and then waits for all answers.
-    fn ask_all(&mut self, calls: Vec<Call>) -> Result<Vec<Answer>, Halt> {
-        let mut ids = Vec::new();
-        for call in calls {
-            let sent = self.agent.send(call);
-            ids.push(sent.map_err(|error| Halt::Agent(format!("it does not listen: {error}")))?);
+    /// Sends requests to agents, one after the other, and then waits for all answers, which come
+    /// back in the order of the requests.
+    fn ask_all(&mut self, calls: Vec<(usize, Call)>) -> Result<Vec<Answer>, Halt> {
+        let mut asked = Vec::new();
+        for (agent, call) in calls {
+            let sent = self.agents[agent].send(call);
+            let id =
+                sent.map_err(|error| self.lost(agent, format!("it does not listen: {error}")))?;
+            asked.push((agent, id));
         }
         let deadline = Instant::now() + ANSWERED_WITHIN;
-        let mut answers = Vec::new();
-        while answers.len() < ids.len() {
+        let mut answers: Vec<Option<Answer>> = asked.iter().map(|_| None).collect();
+        while let Some(waiting) = answers.iter().position(Option::is_none) {
+            let place = |agent: usize, id: u64| asked.iter().position(|of| *of == (agent, id));
             match self.next(deadline)? {
                 None => {
-                    let seconds = ANSWERED_WITHIN.as_secs();
-                    return Err(Halt::Agent(format!("it has not answered for {seconds} s")));
+                    let why = format!("it has not answered for {} s", ANSWERED_WITHIN.as_secs());
+                    return Err(self.lost(asked[waiting].0, why));
                 }
-                Some(Said::Done { id, answer }) if ids.contains(&id) => answers.push(answer),
-                Some(Said::Failed { id, error }) if id == 0 || ids.contains(&id) => {
+                Some((agent, Said::Done { id, answer })) => {
+                    // Else it is the answer to a request that nobody waits for any more.
+                    if let Some(place) = place(agent, id) {
+                        answers[place] = Some(answer);
+                    }
+                }
+                Some((agent, Said::Failed { id, error }))
+                    if id == 0 || place(agent, id).is_some() =>
+                {
                     return Err(Halt::Stuck(error));
                 }
-                Some(_) => {} // the answer to a request that nobody waits for any more
+                Some(_) => {}
             }
         }
-        Ok(answers)
+        Ok(answers.into_iter().flatten().collect())
     }
 
-    /// The next reply of the agent; everything else is taken up on the way. Empty at the deadline.
-    fn next(&mut self, deadline: Instant) -> Result<Option<Said>, Halt> {
+    /// The next reply of an agent; everything else is taken up on the way. Empty at the deadline.
+    fn next(&mut self, deadline: Instant) -> Result<Option<(usize, Said)>, Halt> {
         let left = deadline.saturating_duration_since(Instant::now());
         let input = match self.inbox.recv_timeout(left) {
             Ok(input) => input,
             Err(RecvTimeoutError::Timeout) => return Ok(None),
-            Err(RecvTimeoutError::Disconnected) => Input::Lost("it has ended".to_owned()),
+            Err(RecvTimeoutError::Disconnected) => {
+                Input::Lost { agent: 0, why: "it has ended".to_owned() }
+            }
         };
         match input {
             Input::Interrupted => Err(Halt::Interrupted),
-            Input::Lost(why) => Err(Halt::Agent(why)),
-            Input::Said(Said::Died { node, how, stderr }) => {
+            Input::Lost { agent, why } => Err(self.lost(agent, why)),
+            Input::Said { said: Said::Died { node, how, stderr }, .. } => {
                 let lines: Vec<&str> = stderr.lines().rev().take(LAST_WORDS).collect();
                 let words: Vec<&str> = lines.into_iter().rev().collect();
                 let words = if words.is_empty() { "none".to_owned() } else { words.join(" | ") };
                 Err(Halt::Died(format!("node {node} {how}; its last words: {words}")))
             }
-            Input::Said(Said::Records { lines }) => {
+            Input::Said { agent, said: Said::Records { lines } } => {
                 for line in &lines {
                     let record: Record = serde_json::from_str(line).map_err(|error| {
                         Halt::Stuck(format!("an event log holds `{line}`, no record: {error}"))
@@ -252,9 +329,9 @@ impl Cluster {
                     self.view.fold(&record);
                     self.records.push(record);
                 }
-                Ok(Some(Said::Records { lines: Vec::new() }))
+                Ok(Some((agent, Said::Records { lines: Vec::new() })))
             }
-            Input::Said(said) => Ok(Some(said)),
+            Input::Said { agent, said } => Ok(Some((agent, said))),
         }
     }
 }

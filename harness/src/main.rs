@@ -11,6 +11,7 @@
 //! host         how an agent is reached
 //! system       what agents start
 //! simulate     the same plan, with a simulator in the place of agent and cluster
+//! ec2          instances of Amazon's cloud to run it on
 //! progress     what the user sees meanwhile
 //! ```
 //!
@@ -19,6 +20,7 @@
 
 mod cli;
 mod cluster;
+mod ec2;
 mod experiment;
 mod fault;
 mod host;
@@ -52,6 +54,7 @@ fn main() -> ExitCode {
         Command::Plan(args) => plan(&args),
         Command::Report(args) => report(&args),
         Command::Sim(command) => simulate::swarm(&command),
+        Command::Ec2(command) => ec2::run(&command),
         Command::Node(args) => return sraft_node::exit_code(sraft_node::run(*args)),
         Command::Agent => sraft_agent::run().map(|()| ExitCode::SUCCESS).map_err(Into::into),
     };

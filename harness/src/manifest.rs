@@ -10,9 +10,14 @@ use sraft_report::results::{Host, Manifest, Plan, Session};
 pub(crate) fn new(
     plan: &Plan,
     run: &str,
-    host: &str,
-    facts: &impl Serialize,
+    hosts: &[(&str, impl Serialize)],
 ) -> anyhow::Result<Manifest> {
+    let host = |(name, facts): &(&str, _)| {
+        let facts = serde_json::to_value(facts)?;
+        // Every process of one host reads the same clock.
+        anyhow::Ok(Host { name: (*name).to_owned(), facts, clock_bound_us: 0.0 })
+    };
+    let hosts = hosts.iter().map(host).collect::<Result<_, _>>()?;
     Ok(Manifest {
         schema: sraft_events::SCHEMA,
         experiment: plan.experiment.clone(),
@@ -24,12 +29,7 @@ pub(crate) fn new(
         // Where the program lies is nobody's business; which one it was, its hash says.
         command: std::iter::once("sraft".to_owned()).chain(std::env::args().skip(1)).collect(),
         seed: plan.seed,
-        hosts: vec![Host {
-            name: host.to_owned(),
-            facts: serde_json::to_value(facts)?,
-            // Every process of one host reads the same clock.
-            clock_bound_us: 0.0,
-        }],
+        hosts,
         sessions: Vec::new(),
     })
 }

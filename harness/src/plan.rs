@@ -20,6 +20,7 @@ use crate::{
     experiment::{Experiment, File, Refused},
     fault::{Kind, Target},
     simulate::Sim,
+    system::System,
 };
 
 /// Most trials of a run: two days and nights of work, and more than its report could show.
@@ -62,6 +63,7 @@ pub(crate) struct Fault {
 /// How the nodes of a variant are started in a cell, and what is done to them.
 #[derive(Clone, Debug)]
 pub(crate) struct Launch {
+    pub(crate) system: &'static dyn System,
     pub(crate) fault: Fault,
     pub(crate) size: u32,
     pub(crate) protocol: Protocol,

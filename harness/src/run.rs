@@ -17,8 +17,9 @@ use sraft_report::{
 
 use crate::{
     cli::RunArgs,
-    cluster::{Cluster, HOST, Halt},
+    cluster::{Cluster, Halt},
     experiment::File,
+    host::Host,
     manifest,
     plan::{Backend, Launch, Overrides, RunPlan},
     progress::Progress,
@@ -44,13 +45,18 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     }
     let Begun { plan, dir, lock, done, .. } = begun;
 
-    // 2. An agent, which owns every process and every working file from now on.
+    // 2. Agents, which own every process and every working file from now on.
     let work = work_dir(&dir)?;
     let seed = plan.plan.seed ^ done.len() as u64;
-    let (mut cluster, facts) = Cluster::open(&work, args.keep, seed)?;
+    let hosts = vec![Host::local(work.to_string_lossy().into_owned())];
+    let (mut cluster, facts) = Cluster::open(hosts, args.keep, seed)?;
     let mut manifest = match dir.read_manifest() {
         Ok(manifest) if args.resume.is_some() => manifest,
-        _ => manifest::new(&plan.plan, dir.run(), HOST, &facts)?,
+        _ => {
+            let names = cluster.hosts().iter().map(|host| host.name.as_str());
+            let hosts: Vec<_> = names.zip(&facts).collect();
+            manifest::new(&plan.plan, dir.run(), &hosts)?
+        }
     };
     manifest.sessions.push(manifest::session());
     dir.write_manifest(&manifest)?;
@@ -63,12 +69,14 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     // 3. The trials.
     let mut progress = Progress::new(&plan.plan, done.len() as u64);
     progress.note(&format!("{}: writing to {}", plan.plan.experiment, dir.results().display()));
-    if facts.filesystem.as_deref() == Some("tmpfs") {
-        progress.note(&format!(
-            "warning: {} is in memory, where durable writes cost nothing; set TMPDIR to a folder \
-             on a disk",
-            work.display()
-        ));
+    for (host, facts) in cluster.hosts().iter().zip(&facts) {
+        if facts.filesystem.as_deref() == Some("tmpfs") {
+            progress.note(&format!(
+                "warning: {} is in memory, where durable writes cost nothing; set TMPDIR to a \
+                 folder on a disk",
+                host.dir
+            ));
+        }
     }
     let mut session = Session { plan: &plan, dir: &dir, done, progress: &mut progress };
     let result = session.work(&mut cluster);

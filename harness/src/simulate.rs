@@ -78,7 +78,7 @@ pub(crate) fn run(args: &RunArgs, begun: Begun) -> anyhow::Result<ExitCode> {
     let facts = Facts { kind: "simulated", program: env!("CARGO_PKG_VERSION") };
     let mut manifest = match dir.read_manifest() {
         Ok(manifest) if args.resume.is_some() => manifest,
-        _ => manifest::new(&plan.plan, dir.run(), HOST, &facts)?,
+        _ => manifest::new(&plan.plan, dir.run(), &[(HOST, &facts)])?,
     };
     manifest.sessions.push(manifest::session());
     dir.write_manifest(&manifest)?;

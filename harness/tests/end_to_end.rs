@@ -268,10 +268,7 @@ fn a_killed_agent_takes_its_nodes_along_and_the_run_says_so() {
     let output = finish(harness);
     let stderr = text(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{stderr}");
-    assert!(
-        stderr.contains("the agent on this machine") && stderr.contains("--resume"),
-        "{stderr}"
-    );
+    assert!(stderr.contains("the agent on host local") && stderr.contains("--resume"), "{stderr}");
     wait_until("the nodes to end", || place.processes().is_empty());
     assert_eq!(fs::read_dir(place.path().join("tmp")).unwrap().count(), 0, "files are left");
     assert_eq!(place.manifest()["sessions"][0]["end"], "failed");

@@ -1,14 +1,32 @@
 use std::{
     io,
     os::unix::process::CommandExt,
-    process::{Command, Stdio},
+    process::{Child, Command, Stdio},
     sync::mpsc::Sender,
+    thread::JoinHandle,
+    time::Duration,
 };
 
-use super::{Agent, Input, read};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    process::{Pid, PidfdFlags, pidfd_open},
+};
 
-/// Starts an agent on this machine, as a child, from this very program.
-pub(crate) fn start(inbox: Sender<Input>) -> io::Result<Agent> {
+use super::{Agent, Input, Link, read};
+
+/// The agent itself waits five seconds for the end of nodes that it has killed.
+const CLOSED_WITHIN: Duration = Duration::from_secs(7);
+
+/// An agent that is a child of this process.
+#[derive(Debug)]
+struct Local {
+    process: Child,
+    reader: Option<JoinHandle<()>>,
+}
+
+/// Starts an agent on this machine, as a child, from this very program. What it says arrives as
+/// that of agent number `agent`.
+pub(crate) fn start(agent: usize, inbox: Sender<Input>) -> io::Result<Agent> {
     let mut process = Command::new(sraft_agent::own_executable())
         .arg0("sraft")
         .arg("agent")
@@ -17,11 +35,27 @@ pub(crate) fn start(inbox: Sender<Input>) -> io::Result<Agent> {
         // A group of its own: Ctrl-C is for the harness, which then ends the agent in good order.
         .process_group(0)
         .spawn()?;
-    let requests = process.stdin.take();
+    let requests = process.stdin.take().ok_or(io::ErrorKind::BrokenPipe)?;
     let said = process.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?;
     let reader = std::thread::Builder::new()
         .name("agent".to_owned())
-        .spawn(move || read(said, &inbox))
+        .spawn(move || read(agent, said, &inbox))
         .inspect_err(|_| drop(process.kill()))?;
-    Ok(Agent { requests, process, reader: Some(reader), next_id: 1 })
+    Ok(Agent::new(Box::new(requests), Box::new(Local { process, reader: Some(reader) })))
+}
+
+impl Link for Local {
+    fn close(&mut self) {
+        let ended = pidfd_open(Pid::from_child(&self.process), PidfdFlags::empty());
+        if let Ok(ended) = ended {
+            let mut ended = [PollFd::new(&ended, PollFlags::IN)];
+            let _ = poll(&mut ended, Timespec::try_from(CLOSED_WITHIN).ok().as_ref());
+        }
+        // An agent that hangs takes its nodes along: the kernel kills them with their parent.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+        if let Some(reader) = self.reader.take() {
+            let _ = reader.join();
+        }
+    }
 }

@@ -1,47 +1,95 @@
-//! How to reach an agent, and what comes back.
+//! How to reach agents, and what comes back.
 //!
 //! Everything that can happen to a run arrives in one channel: what agents say, and that somebody
 //! wants it to end. So the trial reads top to bottom and never waits for two things at once.
 
 mod local;
 
-pub(crate) use local::start as start_local;
-
 use std::{
+    fmt,
     io::{self, BufRead, BufReader, Read, Write},
-    process::{Child, ChildStdin},
     sync::mpsc::Sender,
-    thread::JoinHandle,
-    time::Duration,
 };
 
-use rustix::{
-    event::{PollFd, PollFlags, Timespec, poll},
-    process::{Pid, PidfdFlags, pidfd_open},
-};
 use sraft_agent::protocol::{Call, MAX_LINE, Request, Said};
+
+/// Name of this machine in records.
+pub(crate) const LOCAL: &str = "local";
+
+/// A host to be: where an agent is to run and nodes are to work.
+#[derive(Clone, Debug)]
+pub(crate) struct Host {
+    /// Its name in records (`agent:NAME`).
+    pub(crate) name: String,
+    /// How nodes and clients reach what listens there.
+    pub(crate) address: String,
+    /// Directory for everything that its processes write.
+    pub(crate) dir: String,
+    /// How the harness reaches it.
+    pub(crate) reach: Reach,
+}
+
+/// How the harness reaches a host.
+#[derive(Clone, Debug)]
+pub(crate) enum Reach {
+    /// It is this machine.
+    Local,
+}
+
+impl Host {
+    /// This machine.
+    pub(crate) fn local(dir: String) -> Host {
+        Host { name: LOCAL.to_owned(), address: "127.0.0.1".to_owned(), dir, reach: Reach::Local }
+    }
+
+    /// Starts an agent there. What it says arrives as that of agent number `agent`.
+    pub(crate) fn start_agent(&self, agent: usize, inbox: Sender<Input>) -> io::Result<Agent> {
+        match self.reach {
+            Reach::Local => local::start(agent, inbox),
+        }
+    }
+}
 
 /// What arrives in a run's channel.
 #[derive(Debug)]
 pub(crate) enum Input {
-    /// The agent has said something.
-    Said(Said),
-    /// The agent is gone, or says what makes no sense.
-    Lost(String),
+    /// An agent has said something.
+    Said {
+        /// Which.
+        agent: usize,
+        /// What.
+        said: Said,
+    },
+    /// An agent is gone, or says what makes no sense.
+    Lost {
+        /// Which.
+        agent: usize,
+        /// Why, for a human.
+        why: String,
+    },
     /// A signal asks the run to end.
     Interrupted,
 }
 
-/// A connection to an agent, and the process behind it.
-#[derive(Debug)]
+/// What carries a conversation with an agent.
+pub(crate) trait Link: fmt::Debug + Send {
+    /// Ends what is left of it. The agent's input has been closed, upon which the agent stops
+    /// everything.
+    fn close(&mut self);
+}
+
+/// A conversation with an agent.
 pub(crate) struct Agent {
-    requests: Option<ChildStdin>,
-    process: Child,
-    reader: Option<JoinHandle<()>>,
+    requests: Option<Box<dyn Write + Send>>,
+    link: Box<dyn Link>,
     next_id: u64,
 }
 
 impl Agent {
+    pub(crate) fn new(requests: Box<dyn Write + Send>, link: Box<dyn Link>) -> Agent {
+        Agent { requests: Some(requests), link, next_id: 1 }
+    }
+
     /// Sends a request and returns the id that its answer will carry.
     pub(crate) fn send(&mut self, call: Call) -> io::Result<u64> {
         let id = self.next_id;
@@ -50,23 +98,21 @@ impl Agent {
         line.push(b'\n');
         let requests = self.requests.as_mut().ok_or(io::ErrorKind::BrokenPipe)?;
         requests.write_all(&line)?;
+        requests.flush()?;
         Ok(id)
     }
 
     /// Closes the agent's input, upon which it stops everything, and waits for its end.
     pub(crate) fn close(&mut self) {
-        self.requests = None;
-        let ended = pidfd_open(Pid::from_child(&self.process), PidfdFlags::empty());
-        if let Ok(ended) = ended {
-            let mut ended = [PollFd::new(&ended, PollFlags::IN)];
-            let _ = poll(&mut ended, Timespec::try_from(CLOSED_WITHIN).ok().as_ref());
+        if self.requests.take().is_some() {
+            self.link.close();
         }
-        // An agent that hangs takes its nodes along: the kernel kills them with their parent.
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-        if let Some(reader) = self.reader.take() {
-            let _ = reader.join();
-        }
+    }
+}
+
+impl fmt::Debug for Agent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Agent").field("link", &self.link).finish_non_exhaustive()
     }
 }
 
@@ -76,13 +122,10 @@ impl Drop for Agent {
     }
 }
 
-/// The agent itself waits five seconds for the end of nodes that it has killed.
-const CLOSED_WITHIN: Duration = Duration::from_secs(7);
-
 /// Passes on what an agent says until it says no more.
-fn read(from: impl Read, inbox: &Sender<Input>) {
+fn read(agent: usize, from: impl Read, inbox: &Sender<Input>) {
     let mut from = BufReader::new(from);
-    let lost = loop {
+    let why = loop {
         let mut line = Vec::new();
         let mut bounded = from.by_ref().take(MAX_LINE as u64 + 1);
         match bounded.read_until(b'\n', &mut line) {
@@ -92,7 +135,7 @@ fn read(from: impl Read, inbox: &Sender<Input>) {
             }
             Ok(_) => match serde_json::from_slice(&line) {
                 Ok(said) => {
-                    if inbox.send(Input::Said(said)).is_err() {
+                    if inbox.send(Input::Said { agent, said }).is_err() {
                         return; // nobody listens any more
                     }
                 }
@@ -101,5 +144,5 @@ fn read(from: impl Read, inbox: &Sender<Input>) {
             Err(error) => break error.to_string(),
         }
     };
-    let _ = inbox.send(Input::Lost(lost));
+    let _ = inbox.send(Input::Lost { agent, why });
 }

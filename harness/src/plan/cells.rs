@@ -8,6 +8,7 @@ use super::{Backend, Fault, Launch};
 use crate::{
     experiment::{Experiment, File, Refused},
     fault::{Kind, Target},
+    system,
 };
 
 /// Highest rate that a node accepts.
@@ -169,6 +170,7 @@ pub(super) fn lower(
             }
         })?;
         let launch = Launch {
+            system: system::own(),
             fault,
             size,
             protocol: variant.protocol,

@@ -106,6 +106,7 @@ mod tests {
 
     fn launch(protocol: Protocol, kind: Kind, target: Target) -> Launch {
         Launch {
+            system: crate::system::own(),
             fault: Fault { kind, target, duration: Duration::ZERO },
             size: 5,
             protocol,

@@ -4,17 +4,11 @@ use sraft_agent::protocol::Call;
 use sraft_core::{Protocol, TimingKnobs};
 use sraft_events::NodeId;
 
+use super::{Membership, Start, System};
 use crate::plan::{Launch, every_knob};
 
 const CONFIG: &str = "node.toml";
 const EVENT_LOG: &str = "events.jsonl";
-
-/// A cluster to be: its name and where its nodes listen, node 1 first.
-#[derive(Clone, Debug)]
-pub(crate) struct Membership {
-    pub(crate) cluster: String,
-    pub(crate) ports: Vec<u16>,
-}
 
 /// The node's configuration file.
 #[derive(serde::Serialize)]
@@ -22,7 +16,7 @@ struct Config<'a> {
     cluster: &'a str,
     protocol: Protocol,
     node_id: NodeId,
-    host: &'static str,
+    host: &'a str,
     peers: Vec<String>,
     data_dir: &'static str,
     seed: u64,
@@ -30,37 +24,47 @@ struct Config<'a> {
     timing: TimingKnobs,
 }
 
-/// The request that starts a node, with empty directories if `fresh`. The seed is that of its
-/// randomised timeouts and has to be another one at every start.
-pub(crate) fn start(
-    launch: &Launch,
-    membership: &Membership,
-    node: NodeId,
-    seed: u64,
-    fresh: bool,
-) -> Call {
-    let peers = membership.ports.iter().zip(1..);
-    let config = Config {
-        cluster: &membership.cluster,
-        protocol: launch.protocol,
-        node_id: node,
-        host: "127.0.0.1",
-        peers: peers.map(|(port, node)| format!("{node}=127.0.0.1:{port}")).collect(),
-        data_dir: "data",
-        // TOML has no number beyond this.
-        seed: seed & i64::MAX as u64,
-        workload_rate: launch.rate,
-        timing: every_knob(&launch.timing),
-    };
-    let config = toml::to_string(&config).expect("plain data can be written as TOML");
-    let args =
-        ["node", "--config", CONFIG, "--log-file", EVENT_LOG, "--die-with-parent", "{agent_pid}"];
-    Call::Start {
-        node,
-        program: None,
-        args: args.map(str::to_owned).to_vec(),
-        files: vec![(CONFIG.to_owned(), config)],
-        fresh,
-        log_file: EVENT_LOG.to_owned(),
+/// The system itself.
+#[derive(Debug)]
+pub(super) struct Sraft;
+
+impl System for Sraft {
+    fn name(&self) -> &'static str {
+        "sraft"
+    }
+
+    fn start(&self, launch: &Launch, membership: &Membership, node: NodeId, start: Start) -> Call {
+        let own = &membership.nodes[node as usize - 1];
+        let peers = membership.nodes.iter().zip(1..);
+        let config = Config {
+            cluster: &membership.cluster,
+            protocol: launch.protocol,
+            node_id: node,
+            host: &own.host,
+            peers: peers.map(|(at, node)| format!("{node}={}:{}", at.host, at.peer)).collect(),
+            data_dir: "data",
+            // TOML has no number beyond this.
+            seed: start.seed & i64::MAX as u64,
+            workload_rate: launch.rate,
+            timing: every_knob(&launch.timing),
+        };
+        let config = toml::to_string(&config).expect("plain data can be written as TOML");
+        let args = [
+            "node",
+            "--config",
+            CONFIG,
+            "--log-file",
+            EVENT_LOG,
+            "--die-with-parent",
+            "{agent_pid}",
+        ];
+        Call::Start {
+            node,
+            program: None,
+            args: args.map(str::to_owned).to_vec(),
+            files: vec![(CONFIG.to_owned(), config)],
+            fresh: start.fresh,
+            log_file: EVENT_LOG.to_owned(),
+        }
     }
 }
