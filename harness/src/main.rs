@@ -12,12 +12,14 @@
 //! system       what agents start
 //! simulate     the same plan, with a simulator in the place of agent and cluster
 //! ec2          instances of Amazon's cloud to run it on
+//! check        the safety verdicts of a run, and of histories of others
 //! progress     what the user sees meanwhile
 //! ```
 //!
 //! Figures are none of the run side's business: it appends raw records, and `sraft-report` derives
 //! everything from them.
 
+mod check;
 mod cli;
 mod cluster;
 mod ec2;
@@ -53,6 +55,8 @@ fn main() -> ExitCode {
         Command::Run(args) => run::run(&args),
         Command::Plan(args) => plan(&args),
         Command::Report(args) => report(&args),
+        Command::Check(args) => check::run(&args),
+        Command::CheckHistory(args) => check::histories(&args),
         Command::Sim(command) => simulate::swarm(&command),
         Command::Ec2(command) => ec2::run(&command),
         Command::Node(args) => return sraft_node::exit_code(sraft_node::run(*args)),

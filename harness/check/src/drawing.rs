@@ -69,6 +69,12 @@ pub fn draw<O: Display>(title: &str, history: &[Operation<O>], prefix: &Prefix) 
     let places = places(history, &shown, &label);
     let right = places.values().copied().fold(0.0, f64::max) + STEP;
     let rows = rows(history, &shown);
+    let unknown = shown.iter().any(|(at, _)| history[*at].back.is_none());
+    let notes = notes(history, prefix, [first, left_out], unknown);
+    let widest = notes.iter().map(|note| width(note)).chain([width(title) * TITLE / TEXT]);
+    let text_ends = widest.fold(0.0, f64::max) + 2.0 * MARGIN;
+    let size = (text_ends.max(right + MARGIN), 96.0 + ROW * rows.names.len() as f64);
+    let right = size.0 - MARGIN;
     let bars: Vec<Bar> = shown
         .iter()
         .zip(&rows.of)
@@ -91,10 +97,6 @@ pub fn draw<O: Display>(title: &str, history: &[Operation<O>], prefix: &Prefix) 
             }
         })
         .collect();
-    let notes = notes(history, prefix, first, left_out);
-    let widest = notes.iter().map(|note| width(note)).chain([width(title) * TITLE / TEXT]);
-    let text_ends = widest.fold(0.0, f64::max) + 2.0 * MARGIN;
-    let size = (text_ends.max(right + MARGIN), 96.0 + ROW * rows.names.len() as f64);
     paint(title, &notes, &rows.names, &bars, size)
 }
 
@@ -174,24 +176,28 @@ fn rows<O>(history: &[Operation<O>], shown: &[(usize, Option<usize>)]) -> Rows {
 fn notes<O: Display>(
     history: &[Operation<O>],
     prefix: &Prefix,
-    first: usize,
-    left_out: usize,
+    [before, left_out]: [usize; 2],
+    unknown: bool,
 ) -> Vec<String> {
     let stuck = shorten(&history[prefix.stuck].op.to_string());
     let state = shorten(&prefix.state);
     let mut notes = vec![format!(
-        "Numbers: an order that explains everything before. After it the state is {state}, and \
-         nothing under way makes \"{stuck}\" possible."
+        "Numbers: an order that explains everything before, and leaves {state}. No order makes \
+         the red operation possible: {stuck}."
     )];
     let mut rest = Vec::new();
-    if first > 0 {
-        rest.push(format!("{first} operations before these are not shown"));
+    if before > 0 {
+        rest.push(format!("the {before} operations before these"));
     }
     if left_out > 0 {
-        rest.push(format!("{left_out} older operations of unknown outcome are not shown"));
+        rest.push(format!("{left_out} older ones of unknown outcome"));
     }
-    rest.push("bars that are open on the right have an unknown outcome".to_owned());
-    notes.push(rest.join("; ") + ".");
+    if !rest.is_empty() {
+        notes.push(format!("Not shown: {}.", rest.join(", ")));
+    }
+    if unknown {
+        notes.push("Dashed, open on the right: of unknown outcome.".to_owned());
+    }
     notes
 }
 

@@ -24,7 +24,9 @@ use crate::{
     ops::{OpKind, Outcome, Row},
     search::Budget,
 };
-pub use verdicts::{History, Judgement, Leaders, RunCheck, Trial, TwoLeaders, Writes};
+pub use verdicts::{
+    DRAWING, History, Judgement, Leaders, RunCheck, Trial, TwoLeaders, Writes, file_name,
+};
 
 /// A cluster and what was done with it.
 #[derive(Clone, Debug, Default)]

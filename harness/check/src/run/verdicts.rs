@@ -3,6 +3,15 @@ use sraft_events::{NodeId, Term};
 
 use super::{Audited, TrialWrites};
 
+/// What the names of drawings begin with.
+pub const DRAWING: &str = "violation-";
+
+/// A key as part of a file's name.
+pub fn file_name(key: &str) -> String {
+    let fits = |c: char| if c.is_ascii_alphanumeric() || "._".contains(c) { c } else { '-' };
+    key.chars().map(fits).take(100).collect()
+}
+
 /// A verdict in a word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -201,12 +210,8 @@ impl RunCheck {
             trial.linearizable = Some(trial.linearizable.map_or(own, |known| worst(known, own)));
         }
         if let Some(drawing) = drawing {
-            let key: String = history
-                .key
-                .chars()
-                .map(|c| if c.is_ascii_alphanumeric() { c } else { '-' })
-                .collect();
-            let name = format!("violation-{}-{key}.svg", history.until);
+            let key = file_name(&history.key);
+            let name = format!("{DRAWING}{}-{key}.svg", history.until);
             self.drawings.push((name.clone(), drawing));
             history.drawing = Some(name);
         }
