@@ -130,7 +130,11 @@ fn one_key(
         let told = |stuck: usize| {
             let op = &history[stuck].op;
             let state = violation.map_or("", |prefix| &prefix.state);
-            format!("{op} in trial {}: {key} can only have been {state}", trial(until))
+            format!(
+                "{op} in trial {} has a place in no order; one that explains all before it leaves \
+                 {key} at {state}",
+                trial(until)
+            )
         };
         let own = || ops.iter().filter(|op| (from..=last).contains(&op.trial));
         let piece = History {
