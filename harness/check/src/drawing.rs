@@ -8,7 +8,7 @@ use std::{
 use crate::{history::Operation, search::Prefix};
 
 /// Operations of the explained part that are shown, the last ones.
-const PLACED: usize = 16;
+const PLACED: usize = 12;
 /// Operations without a place that are shown beside the one that is stuck, the latest ones.
 const OPEN: usize = 8;
 /// Longest label, characters; the whole text is in the bar's tooltip.

@@ -29,11 +29,11 @@ pub struct JepsenError {
 }
 
 /// Reads `jepsen-register`: one register with read, write and cas, nil at first. A line is the
-/// process, the type, the function and the value, with tabs between them, behind whatever the
-/// logger has put in front:
+/// process, the type, the function and the value, with tabs (here `->`) between them, behind
+/// whatever the logger has put in front:
 ///
 /// ```text
-/// INFO  jepsen.util - 3	:invoke	:cas	[3 0]
+/// INFO  jepsen.util - 3 -> :invoke -> :cas -> [3 0]
 /// ```
 ///
 /// # Errors
@@ -178,10 +178,18 @@ enum Outcome {
     Unknown,
 }
 
+/// An invocation and its end, with their lines.
+#[derive(Debug)]
+struct Pair {
+    line: usize,
+    call: Line,
+    end: Option<(usize, Outcome)>,
+}
+
 /// Invocations and their ends.
 #[derive(Debug, Default)]
 struct Pairs {
-    calls: Vec<(usize, Line, Option<(usize, Outcome)>)>,
+    calls: Vec<Pair>,
     /// The call that each process waits for.
     waiting: HashMap<u64, usize>,
 }
@@ -195,16 +203,16 @@ impl Pairs {
                 return wrong(format!(
                     "process {process} invokes `:{}` although the operation that it invoked in \
                      line {} has not ended; give each client its own process",
-                    event.f, self.calls[other].0
+                    event.f, self.calls[other].line
                 ));
             }
-            self.calls.push((line, event, None));
+            self.calls.push(Pair { line, call: event, end: None });
             return Ok(());
         }
         let Some(call) = self.waiting.remove(&process) else {
             return wrong(format!("process {process} ends an operation that it never invoked"));
         };
-        let (invoked, call, end) = &mut self.calls[call];
+        let Pair { line: invoked, call, end } = &mut self.calls[call];
         if (&call.f, &call.key) != (&event.f, &event.key) {
             return wrong(format!(
                 "process {process} ends another operation than it invoked in line {invoked}"
@@ -227,7 +235,7 @@ impl Pairs {
         op: impl Fn(&Line, &Outcome) -> Result<Option<O>, String>,
     ) -> Result<Vec<Operation<O>>, JepsenError> {
         let mut history = Vec::new();
-        for (line, call, end) in &self.calls {
+        for Pair { line, call, end } in &self.calls {
             let (ended, outcome) = match end {
                 Some((ended, outcome)) => (*ended, outcome),
                 None => (*line, &Outcome::Unknown),

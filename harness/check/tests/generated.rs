@@ -1,7 +1,10 @@
 //! Generated histories: small ones against a checker that tries every order, long ones of a
 //! simulated register, with and without a flaw.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use proptest::prelude::*;
 use rand::{Rng, RngExt, SeedableRng};
@@ -276,11 +279,12 @@ fn patient() -> Budget {
     Budget { time: Duration::from_secs(120), ..Budget::default() }
 }
 
-fn judge(name: &str, history: &[Operation<RegisterOp>], expected: Verdict) {
-    let begun = std::time::Instant::now();
+/// How long it took, to be told.
+fn judge(name: &str, history: &[Operation<RegisterOp>], expected: Verdict) -> String {
+    let begun = Instant::now();
     let verdict = check(&Register::absent(), history, &patient()).verdict();
-    println!("{:>10.1?}  {name}", begun.elapsed());
     assert_eq!(verdict, expected, "{name}");
+    format!("{:>10.1?}  {name}", begun.elapsed())
 }
 
 #[test]
@@ -291,10 +295,11 @@ fn long_history_of_a_register_is_accepted_and_a_stale_read_in_it_is_not() {
                 "10,000 operations, {clients} clients, 1 of {lost_one_in} lost, {values} values"
             );
             let mut history = simulated(7, 10_000, clients, lost_one_in, values);
-            judge(&name, &history, Verdict::Linearizable);
+            println!("{}", judge(&name, &history, Verdict::Linearizable));
             if values == 0 {
                 make_stale(&mut history);
-                judge(&format!("{name}, stale read"), &history, Verdict::NotLinearizable);
+                let stale = format!("{name}, stale read");
+                println!("{}", judge(&stale, &history, Verdict::NotLinearizable));
             }
         }
     }
