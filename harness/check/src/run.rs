@@ -10,7 +10,8 @@
 //!   the history of a key is that of the whole life of a cluster. Trials follow one another, so no
 //!   clock is compared across trials. What went before is unknown where the operations of warm-ups
 //!   or of a trial are not there: then the first value is free, and so are writes that nobody has
-//!   recorded. After a violation the rest is checked as if it began anew.
+//!   recorded. The latter also where a probe was ended before its audit was, with operations under
+//!   way. After a violation the rest is checked as if it began anew.
 
 mod histories;
 mod verdicts;
@@ -133,16 +134,21 @@ pub struct TrialWrites {
     pub audit: Option<Audited>,
 }
 
+/// Whether the audit came to its end, and with it the probe.
+fn audit_is_closed(rows: &[&Row]) -> bool {
+    rows.iter()
+        .any(|row| row.op == OpKind::Audit && row.key.is_empty() && row.outcome == Outcome::Ok)
+}
+
 fn writes(rows: &[&Row]) -> TrialWrites {
-    let audits = || rows.iter().filter(|row| row.op == OpKind::Audit);
-    let closed = audits().any(|row| row.key.is_empty() && row.outcome == Outcome::Ok);
+    let audits = rows.iter().filter(|row| row.op == OpKind::Audit);
     let missing: BTreeSet<&str> =
-        audits().filter(|row| row.found == Some(false)).map(|row| &*row.key).collect();
+        audits.filter(|row| row.found == Some(false)).map(|row| &*row.key).collect();
     let own = |outcome: Outcome| {
         let puts = rows.iter().filter(move |row| row.op == OpKind::Put && row.outcome == outcome);
         puts.filter(|row| row.key.starts_with("w/"))
     };
-    let audit = closed.then(|| Audited {
+    let audit = audit_is_closed(rows).then(|| Audited {
         lost: own(Outcome::Ok).filter(|row| missing.contains(&*row.key)).count() as u64,
         undead: own(Outcome::Failed).filter(|row| !missing.contains(&*row.key)).count() as u64,
     });

@@ -29,6 +29,25 @@ struct Timed {
     op: RegisterOp,
 }
 
+/// How much of a trial's operations is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kept {
+    All,
+    /// The probe did not get to its end, so what was under way then is missing.
+    Some,
+    None,
+}
+
+impl Kept {
+    fn of(rows: &[&Row]) -> Kept {
+        match rows {
+            [] => Kept::None,
+            rows if super::audit_is_closed(rows) => Kept::All,
+            _ => Kept::Some,
+        }
+    }
+}
+
 /// The histories of every key of a cluster, with drawings of what cannot be explained.
 pub(super) fn check(
     cluster: &Cluster,
@@ -45,6 +64,7 @@ pub(super) fn check(
         .filter(|row| matches!(row.op, OpKind::Get | OpKind::Cas))
         .map(|row| row.key.clone())
         .collect();
+    let kept: Vec<Kept> = cluster.trials.iter().map(|trial| Kept::of(of(trial))).collect();
     let mut checked = Vec::new();
     for (nth, key) in told.iter().enumerate() {
         let mut ops = Vec::new();
@@ -53,13 +73,17 @@ pub(super) fn check(
                 of(trial).iter().filter(|row| row.key == *key).filter_map(|row| timed(row, place)),
             );
         }
-        let missing: Vec<usize> = (0..cluster.trials.len())
-            .filter(|place| of(&cluster.trials[*place]).is_empty())
+        let failed: BTreeSet<Arc<str>> = cluster
+            .trials
+            .iter()
+            .flat_map(of)
+            .filter(|row| row.key == *key && row.outcome == Outcome::Failed)
+            .filter_map(|row| row.value.clone())
             .collect();
         let left = (told.len() - nth) as u32;
         let share = end.saturating_duration_since(Instant::now()) / left;
         let budget = Budget { time: share, ..*budget };
-        checked.extend(one_key(cluster, key, &ops, &missing, &budget));
+        checked.extend(one_key(cluster, (key, &failed), &ops, &kept, &budget));
     }
     checked
 }
@@ -87,28 +111,32 @@ fn timed(row: &Row, trial: usize) -> Option<Timed> {
 /// The history of a key, in as many pieces as it has to be cut into.
 fn one_key(
     cluster: &Cluster,
-    key: &Arc<str>,
+    (key, failed): (&Arc<str>, &BTreeSet<Arc<str>>),
     ops: &[Timed],
-    missing: &[usize],
+    kept: &[Kept],
     budget: &Budget,
 ) -> Vec<(History, Option<String>)> {
     let mut pieces = Vec::new();
     let mut from = 0;
     let end = Instant::now() + budget.time;
     while from < cluster.trials.len() {
-        if missing.contains(&from) {
+        if kept[from] == Kept::None {
             from += 1;
             continue;
         }
-        let to = missing.iter().copied().find(|gap| *gap > from).unwrap_or(cluster.trials.len());
+        let gone = (from..kept.len()).find(|place| kept[*place] == Kept::None);
+        let to = gone.unwrap_or(kept.len());
         if !ops.iter().any(|op| (from..to).contains(&op.trial)) {
             from = to;
             continue;
         }
         // Whatever is not known to have been first may have left anything behind.
-        let gaps = cluster.warmups + missing.iter().filter(|gap| **gap < from).count();
-        let fresh = from == 0 && gaps == 0;
-        let history = piece(key, ops, from..to, gaps);
+        let before = kept[..from].iter().filter(|kept| **kept == Kept::None).count();
+        let fresh = from == 0 && cluster.warmups == 0;
+        let gaps = cluster.warmups
+            + before
+            + kept[..to].iter().filter(|kept| **kept == Kept::Some).count();
+        let history = piece((key, failed), ops, from..to, gaps);
         let model = if fresh { Register::absent() } else { Register::carried_over() };
         let left = Budget { time: end.saturating_duration_since(Instant::now()), ..*budget };
         let checked = search::check(&model, &history, &left);
@@ -159,7 +187,7 @@ fn one_key(
 /// The operations of these trials on one line of time; before them, what may still come from
 /// earlier ones, and, if `gaps` stretches of operations are missing, what may come from there.
 fn piece(
-    key: &Arc<str>,
+    (key, failed): (&Arc<str>, &BTreeSet<Arc<str>>),
     ops: &[Timed],
     trials: std::ops::Range<usize>,
     gaps: usize,
@@ -187,7 +215,7 @@ fn piece(
     let earlier = ops.iter().filter(|op| op.trial < trials.start && op.end_ns.is_none());
     let mut before: Vec<RegisterOp> = earlier.map(|op| op.op.clone()).collect();
     if gaps > 0 {
-        before.extend(unrecorded(key, &history, gaps));
+        before.extend(unrecorded((key, failed), &history, gaps));
     }
     // After the others, so that positions of these are positions of `own`.
     history.extend(before.into_iter().map(|op| Operation { process: 0, call: 0, back: None, op }));
@@ -197,8 +225,13 @@ fn piece(
 
 /// Writes that somebody may have made whose operations were not kept: of values that were seen and
 /// that nobody is known to have written, and of some that were not seen.
-fn unrecorded(key: &Arc<str>, history: &[Operation<RegisterOp>], gaps: usize) -> Vec<RegisterOp> {
-    let (mut written, mut seen) = (BTreeSet::new(), BTreeSet::new());
+fn unrecorded(
+    (key, failed): (&Arc<str>, &BTreeSet<Arc<str>>),
+    history: &[Operation<RegisterOp>],
+    gaps: usize,
+) -> Vec<RegisterOp> {
+    // What failed was recorded, and is not to be seen.
+    let (mut written, mut seen) = (failed.clone(), BTreeSet::new());
     for operation in history {
         let see = |value: &Value, seen: &mut BTreeSet<Arc<str>>| seen.extend(value.clone());
         match &operation.op.action {

@@ -54,8 +54,21 @@ impl Script {
     }
 }
 
-/// Rows of ops.csv from `trial op key value expected start end outcome found`, `_` for empty.
+/// Rows of ops.csv from `trial op key value expected start end outcome found`, `_` for empty. A
+/// trial without audit has found everything that it looked for, which is nothing.
 fn rows(lines: &[&str]) -> Vec<Row> {
+    let trials: BTreeSet<&str> = lines.iter().filter_map(|line| line.split(' ').next()).collect();
+    let audited =
+        |trial: &&str| lines.iter().any(|line| line.starts_with(&format!("{trial} audit")));
+    let audits: Vec<String> = trials
+        .into_iter()
+        .filter(|trial| !audited(trial))
+        .map(|trial| format!("{trial} audit _ 0 _ _ 9 ok _"))
+        .collect();
+    as_they_are(&lines.iter().copied().chain(audits.iter().map(String::as_str)).collect::<Vec<_>>())
+}
+
+fn as_they_are(lines: &[&str]) -> Vec<Row> {
     let mut text = ops::COLUMNS.join(",") + "\n";
     for line in lines {
         let cells: Vec<&str> =
@@ -211,6 +224,24 @@ fn value_of_a_warm_up_is_not_held_against_the_trial() {
     ]
     .concat();
     assert!(!checked(script(Script::default().cluster().trial(0)), &stale).passed);
+}
+
+#[test]
+fn probe_that_was_ended_may_have_written_what_is_not_recorded() {
+    let lines = [
+        "1 put r/0 a _ 1 2 ok _",
+        "1 put r/0 f _ 1 2 failed _",
+        "1 get r/0 a _ 3 4 ok true",
+        "2 get r/0 z _ 1 2 ok true",
+        "2 audit _ 0 _ _ 9 ok _",
+    ];
+    let script = || Script::default().cluster().trial(1).trial(2);
+    let judge = |rows: &[Row]| check(&script().0, Some(rows), &Budget::default()).passed;
+    assert!(judge(&as_they_are(&lines)));
+    assert!(!judge(&rows(&lines)));
+    // What had certainly failed is not among it.
+    let failed = lines.map(|line| line.replace("z", "f"));
+    assert!(!judge(&as_they_are(&failed.each_ref().map(String::as_str))));
 }
 
 #[test]
