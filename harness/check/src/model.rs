@@ -30,6 +30,18 @@ pub trait Model {
     /// the one before.
     fn overwrites(&self, op: &Self::Op) -> bool;
 
+    /// The state without which the operation cannot have given its answer, if there is only one.
+    fn needs(&self, op: &Self::Op) -> Option<Self::State> {
+        let _ = op;
+        None
+    }
+
+    /// The states in which the operation can leave the object if it does not leave it as it was.
+    fn makes(&self, op: &Self::Op) -> Makes<Self::State> {
+        let _ = op;
+        Makes::Any
+    }
+
     /// Makes operations equal that cannot be told apart by any answer among `ops`, which are all
     /// operations on a key. They are renamed consistently, so it changes no verdict; the search has
     /// less to try.
@@ -39,6 +51,17 @@ pub trait Model {
 
     /// About how many bytes a state takes, for the budget.
     fn bytes(&self, state: &Self::State) -> usize;
+}
+
+/// What an operation can make of an object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Makes<S> {
+    /// Nothing: it only reads.
+    None,
+    /// This state.
+    One(S),
+    /// Any, as far as is known.
+    Any,
 }
 
 /// A value, or its absence.
@@ -157,6 +180,23 @@ impl Model for Register {
 
     fn overwrites(&self, op: &RegisterOp) -> bool {
         matches!(op.action, Action::Write(_))
+    }
+
+    fn needs(&self, op: &RegisterOp) -> Option<Held> {
+        match &op.action {
+            Action::Read(value) => Some(Held::Known(value.clone())),
+            Action::Cas { expected, swapped: true, .. } => Some(Held::Known(expected.clone())),
+            Action::Write(_) | Action::Cas { swapped: false, .. } => None,
+        }
+    }
+
+    fn makes(&self, op: &RegisterOp) -> Makes<Held> {
+        match &op.action {
+            Action::Write(new) | Action::Cas { new, swapped: true, .. } => {
+                Makes::One(Held::Known(Some(new.clone())))
+            }
+            Action::Read(_) | Action::Cas { swapped: false, .. } => Makes::None,
+        }
     }
 
     /// Values that are never read, and that nothing is compared with, are as good as one.
@@ -289,6 +329,24 @@ impl Model for KeyValue {
 
     fn overwrites(&self, op: &StoreOp) -> bool {
         matches!(op.action, StoreAction::Put(_))
+    }
+
+    fn needs(&self, op: &StoreOp) -> Option<Stored> {
+        match &op.action {
+            StoreAction::Get(value) => Some(Stored(value.clone())),
+            StoreAction::Cas { expected, swapped: true, .. } => Some(Stored(expected.clone())),
+            _ => None,
+        }
+    }
+
+    fn makes(&self, op: &StoreOp) -> Makes<Stored> {
+        match &op.action {
+            StoreAction::Put(new) | StoreAction::Cas { new, swapped: true, .. } => {
+                Makes::One(Stored(new.clone()))
+            }
+            StoreAction::Get(_) | StoreAction::Cas { swapped: false, .. } => Makes::None,
+            StoreAction::Append(_) => Makes::Any,
+        }
     }
 
     fn bytes(&self, state: &Stored) -> usize {

@@ -9,7 +9,7 @@
 //! the operations *under way* have been placed; of operations that have ended nothing needs
 //! to be known, so it takes a few words, however long the history is.
 //!
-//! Four rules of our own keep the search small without changing its answer. Take any order that
+//! Five rules of our own keep the search small without changing its answer. Take any order that
 //! explains the rest of a history:
 //!
 //! 1. *An operation that only reads is placed as soon as the state allows it.* It may be moved
@@ -21,8 +21,11 @@
 //!    can go on in every way in which the other one can. So the other one is not tried after it.
 //! 4. *Equal operations of unknown outcome are used in the order of their calls.* Once they have
 //!    been called they cannot be told apart.
+//! 5. *A state that is still needed is not given up for ever.* If operations to come need a state,
+//!    and all that can make it have been placed or are over, an order that leaves it leads nowhere.
 
 mod course;
+mod needs;
 mod pending;
 mod seen;
 mod walk;

@@ -6,6 +6,7 @@ use std::{
 use super::{
     Limits, Prefix, Spent,
     course::{Course, Kind, NONE, Op},
+    needs::Needs,
     pending::Pending,
     seen::{Bits, Config, Seen},
 };
@@ -25,6 +26,7 @@ pub(super) struct Walk<'a, M: Model, const N: usize> {
     model: &'a M,
     course: &'a Course<M>,
     limits: Limits,
+    needs: Needs<M>,
     states: States<M::State>,
     seen: Seen<N>,
     /// Operations under way that only read, and those that may change something.
@@ -64,6 +66,8 @@ struct Node<const N: usize> {
 #[derive(Debug)]
 struct States<S> {
     all: Vec<S>,
+    /// Their numbers among those that operations name.
+    named: Vec<u32>,
     numbers: HashMap<S, u32, foldhash::fast::FixedState>,
     bytes: usize,
 }
@@ -78,7 +82,13 @@ impl<'a, M: Model, const N: usize> Walk<'a, M, N> {
             model,
             course,
             limits,
-            states: States { all: Vec::new(), numbers: HashMap::default(), bytes: 0 },
+            needs: Needs::new(model, course),
+            states: States {
+                all: Vec::new(),
+                named: Vec::new(),
+                numbers: HashMap::default(),
+                bytes: 0,
+            },
             seen: Seen::new(),
             reads: Pending::new(ops),
             changes: Pending::new(ops),
@@ -99,7 +109,10 @@ impl<'a, M: Model, const N: usize> Walk<'a, M, N> {
         let initial = self.model.initial(self.course.ops.iter().map(|op| &op.op));
         let entries: Vec<Config<N>> = initial
             .into_iter()
-            .map(|state| Config { state: self.states.number(self.model, state), bits: Bits::EMPTY })
+            .map(|state| Config {
+                state: self.states.number(self.model, &self.needs, state),
+                bits: Bits::EMPTY,
+            })
             .collect();
         self.call(0);
         self.enter(0, &entries);
@@ -180,6 +193,9 @@ impl<'a, M: Model, const N: usize> Walk<'a, M, N> {
             Kind::Write => !config.bits.has(op.owed),
             Kind::Change | Kind::Unknown => config.bits.has(op.slot),
         };
+        if op.kind == Kind::Write && has_place && self.was_needed(config) {
+            return None;
+        }
         let mut config = match (has_place, op.kind) {
             (true, _) => *config,
             (false, Kind::Read) => return None,
@@ -224,14 +240,55 @@ impl<'a, M: Model, const N: usize> Walk<'a, M, N> {
     /// The configuration after placing an operation that is no read.
     fn place(&mut self, config: &Config<N>, op: &Op<M>) -> Option<Config<N>> {
         let next = self.model.step(&self.states.all[config.state as usize], &op.op)?;
-        let mut config = Config { state: self.states.number(self.model, next), ..*config };
+        let left = config.state;
+        let state = self.states.number(self.model, &self.needs, next);
+        let mut config = Config { state, bits: config.bits };
         config.bits.set(op.slot);
+        if state != left && self.gives_up(left, &config.bits) {
+            return None;
+        }
         if op.overwrites {
             // This one, and what hides behind it.
             config.bits.clear_all(&self.owed);
         }
         self.place_reads(&mut config);
         Some(config)
+    }
+
+    /// Whether leaving a state would be for ever although it is needed (rule 5). Reads under way
+    /// that need it have been placed.
+    fn gives_up(&self, state: u32, bits: &Bits<N>) -> bool {
+        let (at, state) = (self.stack.len() - 1, self.states.named[state as usize]);
+        state != NONE
+            && self.needs.is_needed(state, self.course, bits, at)
+            && !self.needs.can_be_made(state, self.course, bits, at)
+    }
+
+    /// Whether the write that returns was never seen, although its state is needed and nobody else
+    /// can make it (rule 5).
+    fn was_needed(&self, config: &Config<N>) -> bool {
+        let (at, returning) = (self.stack.len() - 1, self.returning());
+        let state = self.needs.made_by(returning);
+        if state == NONE || config.bits.has(self.course.ops[returning as usize].slot) {
+            return false;
+        }
+        if self.states.named[config.state as usize] == state
+            || self.needs.can_be_made(state, self.course, &config.bits, at + 1)
+        {
+            return false;
+        }
+        let waits = |read: u32| {
+            let slot = self.course.ops[read as usize].slot;
+            self.needs.needed_by(read) == state && config.bits.has(slot)
+        };
+        let mut read = self.reads.after(NONE);
+        while read != NONE {
+            if waits(read) {
+                return true;
+            }
+            read = self.reads.after(read);
+        }
+        self.needs.is_needed(state, self.course, &config.bits, at)
     }
 
     /// Gives every read its place that can have it in this state (rule 1).
@@ -418,13 +475,14 @@ impl Order {
 }
 
 impl<S: Clone + Eq + std::hash::Hash> States<S> {
-    fn number<M: Model<State = S>>(&mut self, model: &M, state: S) -> u32 {
+    fn number<M: Model<State = S>>(&mut self, model: &M, needs: &Needs<M>, state: S) -> u32 {
         let next = self.all.len() as u32;
         match self.numbers.entry(state) {
             Entry::Occupied(known) => *known.get(),
             Entry::Vacant(place) => {
                 let bytes = model.bytes(place.key()) + 2 * size_of::<S>() + size_of::<u32>();
                 self.bytes += bytes;
+                self.named.push(needs.of(place.key()));
                 self.all.push(place.key().clone());
                 *place.insert(next)
             }
