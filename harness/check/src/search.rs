@@ -26,11 +26,15 @@
 
 mod course;
 mod needs;
+mod order;
 mod pending;
 mod seen;
 mod walk;
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::HashSet,
+    time::{Duration, Instant},
+};
 
 use crate::{
     history::{self, Operation},
@@ -117,8 +121,8 @@ pub struct CheckedKey {
 pub struct Prefix {
     /// An order that explains everything up to the return of `stuck`.
     pub placed: Vec<usize>,
-    /// The operation that had no place in any order when it returned; or, if the search was broken
-    /// off, whose place was still looked for.
+    /// The operation that had no place in any order when it returned; or, if the budget has ended,
+    /// whose place was still looked for.
     pub stuck: usize,
     /// What else was under way then and is not among `placed`.
     pub open: Vec<usize>,
@@ -163,40 +167,93 @@ fn one_key<M: Model>(
     positions: Vec<usize>,
     limits: Limits,
 ) -> (Verdict, Option<Prefix>) {
-    let of_key: Vec<&M::Op> = positions.iter().map(|at| &history[*at].op).collect();
-    let course = Course::new(model, history, positions);
+    let (verdict, mut prefix) = match walk(model, history, &positions, usize::MAX, limits) {
+        End::Explained(_) => return (Verdict::Linearizable, None),
+        End::Spent(spent, prefix) => (Verdict::Undecided(spent), prefix),
+        End::Stuck(prefix) => {
+            let longest = longest(model, history, &positions, prefix, limits);
+            (Verdict::NotLinearizable, Some(longest))
+        }
+    };
+    if let Some(prefix) = &mut prefix {
+        prefix.state = state_after(model, history, &positions, &prefix.placed);
+    }
+    (verdict, prefix)
+}
+
+/// Searches the history of a key up to its first `keep` returns.
+fn walk<M: Model>(
+    model: &M,
+    history: &[Operation<M::Op>],
+    positions: &[usize],
+    keep: usize,
+    limits: Limits,
+) -> End {
+    let course = Course::new(model, history, positions, keep);
     // Configurations are compared and copied all the time, so they have the width that they need.
-    let end = match course.width.div_ceil(64) {
+    match course.width.div_ceil(64) {
         0..=1 => Walk::<M, 1>::new(model, &course, limits).run(),
         2 => Walk::<M, 2>::new(model, &course, limits).run(),
         3..=4 => Walk::<M, 4>::new(model, &course, limits).run(),
         5..=8 => Walk::<M, 8>::new(model, &course, limits).run(),
         9..=32 => Walk::<M, 32>::new(model, &course, limits).run(),
         33..=128 => Walk::<M, 128>::new(model, &course, limits).run(),
-        _ => return (Verdict::Undecided(Spent::Memory), None),
-    };
-    let told = |mut prefix: Prefix| {
-        prefix.state = state_after(model, history, &of_key, &prefix.placed);
-        prefix
-    };
-    match end {
-        End::Explained => (Verdict::Linearizable, None),
-        End::Stuck(prefix) => (Verdict::NotLinearizable, Some(told(prefix))),
-        End::Spent(spent, prefix) => (Verdict::Undecided(spent), prefix.map(told)),
+        _ => End::Spent(Spent::Memory, None),
     }
+}
+
+/// The longest beginning of a history that can be explained, if the whole cannot and `known` is one
+/// that can. Whatever extends a beginning that cannot be explained cannot be either, so it is found
+/// by halving. If the budget ends before, it is one that is not the longest.
+fn longest<M: Model>(
+    model: &M,
+    history: &[Operation<M::Op>],
+    positions: &[usize],
+    known: Prefix,
+    limits: Limits,
+) -> Prefix {
+    let end = |at: usize| history[at].back.map(|back| back.max(history[at].call));
+    let mut ends: Vec<(u64, usize)> =
+        positions.iter().filter_map(|at| end(*at).map(|end| (end, *at))).collect();
+    ends.sort_unstable();
+    let mut longest = known;
+    // So many returns can be explained, and so many cannot.
+    let mut can = ends.iter().position(|(_, at)| *at == longest.stuck).unwrap_or(0);
+    let (mut cannot, mut step) = (ends.len(), 1);
+    while can + 1 < cannot {
+        // It is mostly near.
+        let keep = (can + step).min(can.midpoint(cannot)).max(can + 1);
+        step *= 2;
+        match walk(model, history, positions, keep, limits) {
+            End::Stuck(_) => cannot = keep,
+            End::Spent(..) => break,
+            End::Explained(placed) => {
+                can = keep;
+                let (instant, stuck) = ends[can];
+                let known: HashSet<usize> = placed.iter().copied().chain([stuck]).collect();
+                let says = |at: usize| end(at).is_some() || !model.only_reads(&history[at].op);
+                let called = |at: usize| history[at].call <= instant;
+                let open = positions.iter().copied();
+                let open = open.filter(|at| called(*at) && says(*at) && !known.contains(at));
+                longest = Prefix { open: open.collect(), placed, stuck, state: String::new() };
+            }
+        }
+    }
+    longest
 }
 
 /// The state after `placed`, in the words of the history: the search has merged values.
 fn state_after<M: Model>(
     model: &M,
     history: &[Operation<M::Op>],
-    of_key: &[&M::Op],
+    positions: &[usize],
     placed: &[usize],
 ) -> String {
     let after = |first: M::State| {
         placed.iter().try_fold(first, |state, at| model.step(&state, &history[*at].op))
     };
-    let states = model.initial(of_key.iter().copied()).into_iter().find_map(after);
+    let states =
+        model.initial(positions.iter().map(|at| &history[*at].op)).into_iter().find_map(after);
     states.map(|state| state.to_string()).unwrap_or_default()
 }
 

@@ -132,6 +132,15 @@ where
         }
     }
     assert!(!prefix.placed.contains(&prefix.stuck));
+    // And there is no longer one: with the operation that is stuck, nothing explains it.
+    let last = (limit, prefix.stuck);
+    let cut: Vec<Operation<M::Op>> = (history.iter().enumerate())
+        .map(|(at, operation)| Operation {
+            back: operation.back.filter(|back| (*back, at) <= last),
+            ..operation.clone()
+        })
+        .collect();
+    assert!(!any_order_explains(model, &cut), "{prefix:?} of {history:?} is not the longest");
 }
 
 proptest! {

@@ -1,6 +1,6 @@
 use std::{
     cmp::Reverse,
-    collections::{BinaryHeap, HashMap},
+    collections::{BinaryHeap, HashMap, HashSet},
 };
 
 use crate::{history::Operation, model::Model};
@@ -59,17 +59,32 @@ pub(super) struct Return {
 }
 
 impl<M: Model> Course<M> {
-    /// `positions` are the operations of the key.
-    pub(super) fn new(model: &M, history: &[Operation<M::Op>], mut positions: Vec<usize>) -> Self {
+    /// `positions` are the operations of the key. After the first `keep` returns the history is cut
+    /// off: of operations under way then, the outcome is unknown.
+    pub(super) fn new(
+        model: &M,
+        history: &[Operation<M::Op>],
+        positions: &[usize],
+        keep: usize,
+    ) -> Self {
+        let end = |at: usize| history[at].back.map(|back| back.max(history[at].call));
+        let mut ends: Vec<(u64, usize)> =
+            positions.iter().filter_map(|at| end(*at).map(|end| (end, *at))).collect();
+        ends.sort_unstable();
+        ends.truncate(keep);
+        let returning: HashSet<usize> = ends.iter().map(|(_, at)| *at).collect();
         // A read without an answer says nothing.
-        positions.retain(|at| history[*at].back.is_some() || !model.only_reads(&history[*at].op));
+        let says = |at: &&usize| returning.contains(*at) || !model.only_reads(&history[**at].op);
+        let mut positions: Vec<usize> = positions.iter().filter(says).copied().collect();
         positions.sort_by_key(|at| history[*at].call);
+        let numbers: HashMap<usize, u32> =
+            positions.iter().enumerate().map(|(number, at)| (*at, number as u32)).collect();
         let mut ops: Vec<Op<M>> = positions
             .iter()
             .map(|at| Op {
                 op: history[*at].op.clone(),
                 position: *at,
-                kind: kind(model, &history[*at]),
+                kind: kind(model, &history[*at].op, returning.contains(at)),
                 overwrites: model.overwrites(&history[*at].op),
                 slot: NONE,
                 owed: NONE,
@@ -77,22 +92,15 @@ impl<M: Model> Course<M> {
             })
             .collect();
         model.merge(&mut ops.iter_mut().map(|op| &mut op.op).collect::<Vec<_>>());
-        let call = |op: usize| history[positions[op]].call;
-        let mut order: Vec<(u64, u32)> = (0..ops.len())
-            .filter_map(|op| {
-                history[positions[op]].back.map(|back| (back.max(call(op)), op as u32))
-            })
-            .collect();
-        order.sort_unstable();
         let mut called = 0;
-        let returns: Vec<Return> = order
+        let returns: Vec<Return> = ends
             .into_iter()
-            .map(|(back, op)| {
+            .map(|(end, at)| {
                 // A call in the same instant comes first, so the two overlap.
-                while called < ops.len() && call(called) <= back {
+                while positions.get(called).is_some_and(|at| history[*at].call <= end) {
                     called += 1;
                 }
-                Return { op, called: called as u32 }
+                Return { op: numbers[&at], called: called as u32 }
             })
             .collect();
         let width = give_slots(&mut ops, &returns);
@@ -107,12 +115,12 @@ impl<M: Model> Course<M> {
     }
 }
 
-fn kind<M: Model>(model: &M, operation: &Operation<M::Op>) -> Kind {
-    match &operation.op {
-        _ if operation.back.is_none() => Kind::Unknown,
-        op if model.only_reads(op) => Kind::Read,
-        op if model.overwrites(op) => Kind::Write,
-        _ => Kind::Change,
+fn kind<M: Model>(model: &M, op: &M::Op, returns: bool) -> Kind {
+    match returns {
+        false => Kind::Unknown,
+        true if model.only_reads(op) => Kind::Read,
+        true if model.overwrites(op) => Kind::Write,
+        true => Kind::Change,
     }
 }
 

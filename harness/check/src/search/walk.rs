@@ -7,6 +7,7 @@ use super::{
     Limits, Prefix, Spent,
     course::{Course, Kind, NONE, Op},
     needs::Needs,
+    order,
     pending::Pending,
     seen::{Bits, Config, Seen},
 };
@@ -15,7 +16,9 @@ use crate::model::Model;
 /// How a search ended.
 #[derive(Debug)]
 pub(super) enum End {
-    Explained,
+    /// In this order of positions in the history.
+    Explained(Vec<usize>),
+    /// The furthest that was got to. Rule 5 gives up where others would go on for a while.
     Stuck(Prefix),
     Spent(Spent, Option<Prefix>),
 }
@@ -46,20 +49,20 @@ pub(super) struct Walk<'a, M: Model, const N: usize> {
 /// What is tried at one return: configurations in the order of how many operations they place
 /// beyond the first, so that one that makes do with less is tried before those that it excels.
 #[derive(Debug)]
-struct Frame<const N: usize> {
-    queue: Vec<Node<N>>,
+pub(super) struct Frame<const N: usize> {
+    pub(super) queue: Vec<Node<N>>,
     /// The node whose turn it is.
-    at: usize,
+    pub(super) at: usize,
     /// Whether it has been followed to the next return.
     followed: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Node<const N: usize> {
-    config: Config<N>,
+pub(super) struct Node<const N: usize> {
+    pub(super) config: Config<N>,
     /// The node that it follows from, and the operation that was placed.
-    parent: u32,
-    op: u32,
+    pub(super) parent: u32,
+    pub(super) op: u32,
 }
 
 /// The object's states, by number.
@@ -104,7 +107,7 @@ impl<'a, M: Model, const N: usize> Walk<'a, M, N> {
 
     pub(super) fn run(mut self) -> End {
         if self.course.returns.is_empty() {
-            return End::Explained;
+            return End::Explained(Vec::new());
         }
         let initial = self.model.initial(self.course.ops.iter().map(|op| &op.op));
         let entries: Vec<Config<N>> = initial
@@ -126,7 +129,7 @@ impl<'a, M: Model, const N: usize> Walk<'a, M, N> {
                 frame.followed = true;
                 if let Some(config) = self.follow(&node.config) {
                     if self.stack.len() == self.course.returns.len() {
-                        return End::Explained;
+                        return End::Explained(self.placed());
                     }
                     self.advance();
                     self.enter(self.stack.len(), &[config]);
@@ -364,6 +367,12 @@ impl<'a, M: Model, const N: usize> Walk<'a, M, N> {
 
     // ---- what is told of a failure -------------------------------------------------------
 
+    /// What explains the whole history, when the stack has got to its end.
+    fn placed(&self) -> Vec<usize> {
+        let order = order::of(self.course, &self.stack, true);
+        order.into_iter().map(|op| self.course.ops[op as usize].position).collect()
+    }
+
     /// Keeps the way to the frame on top, if none was longer.
     fn note(&mut self) {
         let depth = self.stack.len();
@@ -371,7 +380,7 @@ impl<'a, M: Model, const N: usize> Walk<'a, M, N> {
         if top.queue.is_empty() {
             return;
         }
-        let placed = self.order();
+        let placed = order::of(self.course, &self.stack, false);
         self.deepest = depth;
         let stuck = self.course.returns[depth - 1];
         let position = |op: u32| self.course.ops[op as usize].position;
@@ -388,89 +397,6 @@ impl<'a, M: Model, const N: usize> Walk<'a, M, N> {
             open,
             state: String::new(),
         });
-    }
-
-    /// The operations in the order in which the stack has placed them.
-    fn order(&self) -> Vec<u32> {
-        let ops = &self.course.ops;
-        let mut order = Order { seen: Vec::new(), placed: vec![false; ops.len()] };
-        // Reads and writes under way that have no place in the order yet.
-        let (mut reads, mut writes): (Vec<u32>, Vec<(u32, usize)>) = (Vec::new(), Vec::new());
-        // Writes that were never seen, each with the place in the order before which it hides.
-        let mut hidden: Vec<(usize, u32)> = Vec::new();
-        let mut before = None;
-        for (at, frame) in self.stack.iter().enumerate() {
-            for number in self.course.calls(at) {
-                match ops[number as usize].kind {
-                    Kind::Read => reads.push(number),
-                    // What it hides behind comes later than all that has been placed so far,
-                    // except the operation that returned last: it is placed below.
-                    Kind::Write => writes.push((number, order.seen.len() + before.iter().len())),
-                    Kind::Change | Kind::Unknown => {}
-                }
-            }
-            let top = at + 1 == self.stack.len();
-            // The nodes from an entry to the one that the frame above goes on from.
-            let mut way = Vec::new();
-            let mut cursor = if top { 0 } else { frame.at as u32 };
-            while let Some(node) = frame.queue.get(cursor as usize) {
-                way.push(node);
-                cursor = node.parent;
-            }
-            for node in way.iter().rev() {
-                let changed = if node.op == NONE { before.take() } else { Some(node.op) };
-                order.put(changed);
-                reads.retain(|read| {
-                    let waits = node.config.bits.has(ops[*read as usize].slot);
-                    if !waits {
-                        order.put(Some(*read));
-                    }
-                    waits
-                });
-            }
-            if top {
-                break;
-            }
-            let returning = self.course.returns[at].op;
-            let own = &ops[returning as usize];
-            let last = way.first().map(|node| &node.config);
-            let unplaced = !order.placed[returning as usize];
-            match own.kind {
-                Kind::Write if unplaced && last.is_some_and(|last| !last.bits.has(own.owed)) => {
-                    let from = writes.iter().find(|(write, _)| *write == returning);
-                    let from = from.map_or(0, |(_, from)| *from);
-                    let behind =
-                        order.seen[from..].iter().position(|op| ops[*op as usize].overwrites);
-                    hidden.push((from + behind.unwrap_or(0), returning));
-                }
-                Kind::Write | Kind::Change if unplaced => before = Some(returning),
-                _ => {}
-            }
-            writes.retain(|(write, _)| *write != returning);
-        }
-        hidden.sort_by_key(|(place, _)| *place);
-        let mut hidden = hidden.into_iter().peekable();
-        let mut whole = Vec::new();
-        for (place, op) in order.seen.into_iter().enumerate() {
-            while let Some((_, write)) = hidden.next_if(|(behind, _)| *behind <= place) {
-                whole.push(write);
-            }
-            whole.push(op);
-        }
-        whole
-    }
-}
-
-/// Operations as a search has placed them.
-struct Order {
-    seen: Vec<u32>,
-    placed: Vec<bool>,
-}
-
-impl Order {
-    fn put(&mut self, op: Option<u32>) {
-        let op = op.filter(|op| !std::mem::replace(&mut self.placed[*op as usize], true));
-        self.seen.extend(op);
     }
 }
 
