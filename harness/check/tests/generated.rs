@@ -144,7 +144,7 @@ where
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 4000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn registers_agree_with_every_order(
@@ -298,7 +298,7 @@ fn judge(name: &str, history: &[Operation<RegisterOp>], expected: Verdict) -> St
 
 #[test]
 fn long_history_of_a_register_is_accepted_and_a_stale_read_in_it_is_not() {
-    for (clients, lost_one_in) in [(5, 0), (10, 500), (30, 200)] {
+    for (clients, lost_one_in) in [(5, 0), (10, 500)] {
         for values in [0, 5] {
             let name = format!(
                 "10,000 operations, {clients} clients, 1 of {lost_one_in} lost, {values} values"
