@@ -14,6 +14,7 @@
 //! simulate     the same plan, with a simulator in the place of agent and cluster
 //! ec2          instances of Amazon's cloud to run it on
 //! testbed      hosts on this machine to rehearse on
+//! check        the safety verdicts of a run, and of histories of others
 //! progress     what the user sees meanwhile
 //! load         the load generator's options
 //! ```
@@ -21,6 +22,7 @@
 //! Figures are none of the run side's business: it appends raw records, and `sraft-report` derives
 //! everything from them.
 
+mod check;
 mod cli;
 mod cluster;
 mod ec2;
@@ -61,6 +63,8 @@ fn main() -> ExitCode {
         Command::Run(args) => run::run(&args),
         Command::Plan(args) => plan(&args),
         Command::Report(args) => report(&args),
+        Command::Check(args) => check::run(&args),
+        Command::CheckHistory(args) => check::histories(&args),
         Command::Sim(command) => simulate::swarm(&command),
         Command::Load(args) => load::run(&args),
         Command::Ec2(command) => ec2::run(&command),

@@ -91,7 +91,10 @@ impl Directory {
         let number = |name: &str| name.strip_prefix("node-")?.parse::<NodeId>().ok();
         let entries = fs::read_dir(&self.path).into_iter().flatten().flatten();
         entries
-            .filter(|entry| entry.file_name().to_str().and_then(number).is_some())
+            .filter(|entry| {
+                let name = entry.file_name();
+                name == "probe" || name.to_str().and_then(number).is_some()
+            })
             .map(|entry| entry.path())
             .collect()
     }
