@@ -126,7 +126,7 @@ async fn deliver(mut post: mpsc::UnboundedReceiver<Answers>) {
         answers.send();
     }
     // Without anybody who sends answers the servers go on, and say that the node is stopping.
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 /// The running servers; they stop when this is dropped.
