@@ -100,9 +100,7 @@ pub(crate) fn conduct(
         _ if trial.launch.fault.links.is_some() => cluster.heal(&victims),
         _ => Ok(()),
     };
-    let ended = mended
-        .and(attempted)
-        .and_then(|ended| cluster.compare_clocks().map(|()| ended));
+    let ended = mended.and(attempted).and_then(|ended| cluster.compare_clocks().map(|()| ended));
     let ended = match ended {
         Ok(ended) => ended,
         Err(Halt::Died(why) | Halt::Stuck(why)) => Ended::invalid(why, false),

@@ -61,6 +61,8 @@ pub(crate) struct Login {
     pub(crate) keys: Vec<KeyFile>,
     /// Of encrypted keys; asked for at the terminal if it is not given.
     pub(crate) passphrase: Option<Passphrase>,
+    /// Socket of the user's ssh-agent, if there is one.
+    pub(crate) agent: Option<PathBuf>,
     /// Whether keys of the agent are tried that are none of `keys`.
     pub(crate) any_agent_key: bool,
     /// Whether the key of a host that is met for the first time is accepted and recorded.
@@ -175,7 +177,7 @@ impl Connection {
     fn log_in(&self, login: &Login) -> Result<(), SshErrorKind> {
         let mut tried = Vec::new();
         let mut unusable = None;
-        let agent = self.agent();
+        let agent = login.agent.as_deref().and_then(|socket| self.agent(socket));
         for file in &login.keys {
             let key = match PrivateKey::read(&file.path) {
                 Ok(key) => key,
@@ -257,10 +259,10 @@ impl Connection {
         Ok(outcome)
     }
 
-    /// The user's agent and what it holds, if there is one.
-    fn agent(&self) -> Option<(ssh2::Agent, Vec<ssh2::PublicKey>)> {
-        std::env::var_os("SSH_AUTH_SOCK")?;
+    /// The user's agent and what it holds, if it answers.
+    fn agent(&self, socket: &std::path::Path) -> Option<(ssh2::Agent, Vec<ssh2::PublicKey>)> {
         let mut agent = self.session.agent().ok()?;
+        agent.set_identity_path(socket).ok()?;
         agent.connect().ok()?;
         agent.list_identities().ok()?;
         let identities = agent.identities().ok()?;

@@ -133,6 +133,7 @@ pub(crate) fn login(host: &inventory::Host, options: Options) -> Result<Login, S
     let user = named("USER").or_else(|| named("LOGNAME"));
     let mut login = login_of(host, options, &home, user)?;
     login.passphrase = std::env::var(keys::PASSPHRASE).ok().map(Passphrase);
+    login.agent = named("SSH_AUTH_SOCK").map(PathBuf::from);
     Ok(login)
 }
 
@@ -176,6 +177,7 @@ fn login_of(
         any_agent_key: host.key.is_none() && given.identities_only != Some(true),
         keys,
         passphrase: None,
+        agent: None,
         accept_new: options.accept_new,
     })
 }
