@@ -1,5 +1,6 @@
 //! An SSH server of this user's own on the loopback interface, for tests.
 #![allow(dead_code, reason = "each test uses a part of it")]
+#![allow(clippy::print_stderr, reason = "a test that is skipped says so")]
 
 use std::{
     fs,
