@@ -87,6 +87,11 @@ impl PrivateKey {
         Ok(PrivateKey { path: path.to_owned(), text, encrypted })
     }
 
+    /// Whether it needs a passphrase.
+    pub(super) fn is_encrypted(&self) -> bool {
+        self.encrypted
+    }
+
     /// The passphrase, if the key needs one: the one that is given, or asked for at the terminal,
     /// once for each key however many hosts it opens.
     pub(super) fn passphrase(

@@ -1,6 +1,7 @@
 //! Who gets in, and with which key.
 
 use std::{
+    cell::LazyCell,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -58,7 +59,8 @@ impl Connection {
     pub(super) fn log_in(&self, login: &Login) -> Result<(), SshErrorKind> {
         let mut tried = Vec::new();
         let mut unusable = None;
-        let agent = login.agent.as_deref().and_then(|socket| self.agent(socket));
+        // Asked only if it is needed: nothing bounds the time that somebody else's agent takes.
+        let agent = LazyCell::new(|| login.agent.as_deref().and_then(|socket| self.agent(socket)));
         for file in &login.keys {
             let key = match PrivateKey::read(&file.path) {
                 Ok(key) => key,
@@ -72,7 +74,8 @@ impl Connection {
             tried.push(file.path.display().to_string());
             // The agent may have it decrypted already; its public half says which one it is.
             let public = public_half(&file.path);
-            if let Some((agent, identities)) = &agent
+            if key.is_encrypted()
+                && let Some((agent, identities)) = &*agent
                 && let Some(same) =
                     identities.iter().find(|identity| Some(identity.blob()) == public.as_deref())
                 && self.accepted(|| agent.userauth(&login.user, same))?
@@ -88,7 +91,9 @@ impl Connection {
                 Err(error) => return Err(error),
             }
         }
-        if let Some((agent, identities)) = agent.as_ref().filter(|_| login.any_agent_key) {
+        if login.any_agent_key
+            && let Some((agent, identities)) = &*agent
+        {
             for identity in identities {
                 tried.push(format!("`{}` of the agent", identity.comment()));
                 if self.accepted(|| agent.userauth(&login.user, identity))? {
