@@ -62,7 +62,7 @@ fn help_names_every_command_and_option() {
       sim            Look for broken invariants in simulated clusters under random faults
       load           Put load on any system with etcd's API: throughput and latencies
       ec2            Make, list and remove EC2 instances to experiment on
-      testbed        Hosts on this machine to rehearse on
+      testbed        Make hosts on this machine to rehearse on, with an SSH server each (root)
       node           Run one consensus node
       help           Print this message or the help of the given subcommand(s)
 

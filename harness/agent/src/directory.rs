@@ -71,7 +71,7 @@ impl Directory {
     /// agent made it, the directory itself. Nothing else is touched, and what cannot be removed is
     /// left.
     pub(crate) fn remove(self, nodes: impl Iterator<Item = NodeId>, probed: bool) {
-        let left = self.inherited.then(|| self.left()).unwrap_or_default();
+        let left = if self.inherited { self.left() } else { Vec::new() };
         for path in left {
             let _ = fs::remove_dir_all(path);
         }
