@@ -104,11 +104,13 @@ pub struct TrialRow {
     pub block: u32,
     /// Messages that all nodes sent from t_fault to t_ready; empty where nobody counts them.
     pub messages: Option<u64>,
+    /// From t_fault until the old leader stepped down; empty if its process ended.
+    pub step_down_us: Option<f64>,
 }
 
 impl TrialRow {
     /// The columns of `trials.csv`, in order.
-    pub const HEADER: [&'static str; 35] = [
+    pub const HEADER: [&'static str; 36] = [
         "trial",
         "cell",
         "variant",
@@ -144,10 +146,11 @@ impl TrialRow {
         "dead_us",
         "block",
         "messages",
+        "step_down_us",
     ];
 
     /// The row's cells, as they stand in `trials.csv`, in the order of [`TrialRow::HEADER`].
-    pub fn fields(&self) -> [String; 35] {
+    pub fn fields(&self) -> [String; 36] {
         fn cell(value: Option<impl ToString>) -> String {
             value.map(|value| value.to_string()).unwrap_or_default()
         }
@@ -187,6 +190,7 @@ impl TrialRow {
             cell(self.dead_us),
             self.block.to_string(),
             cell(self.messages),
+            cell(self.step_down_us),
         ]
     }
 
@@ -232,25 +236,19 @@ fn measure(plan: &Plan, trial: &Trial) -> Result<TrialRow, NoTrial> {
             restored = *restored_mono_ns;
         }
     }
-    let struck = struck_by(records, FaultAction::severs);
+    let struck = struck(records);
+    let severed = struck_by(records, FaultAction::severs);
     leaders(records, &mut row, &mut odd);
-    let troubled = struck_by(records, |action| !action.severs());
     match struck.values().min() {
-        None if row.verdict == Verdict::Ok && troubled.is_empty() => {
-            odd.push("no fault was recorded".into());
-        }
+        None if row.verdict == Verdict::Ok => odd.push("no fault was recorded".into()),
+        None => {}
         // Only the loss of the leader calls for another one.
-        Some(fault) if struck.contains_key(&row.old_leader) => {
-            passing(plan, records, *fault, &struck, &mut row);
+        Some(fault) if severed.contains_key(&row.old_leader) => {
+            passing(plan, records, *fault, &severed, &mut row);
             row.restored_us = restored.map(|at| micros(*fault, at));
             missing(&row, &mut odd);
         }
-        _ => {}
-    }
-    if !struck.contains_key(&row.old_leader)
-        && let Some(fault) = struck.values().chain(troubled.values()).min()
-    {
-        unrest(records, *fault, &mut row);
+        Some(fault) => unrest(records, *fault, &mut row),
     }
     contradictions(&row, &mut odd);
     if !odd.is_empty() && row.counts() {
@@ -319,10 +317,16 @@ fn begun(records: &[Record]) -> Option<TrialRow> {
         dead_us: None,
         block: *block,
         messages: None,
+        step_down_us: None,
     })
 }
 
-/// When a fault of some kind first struck each node. Undoing a fault is none.
+/// When the fault first struck each node. Undoing a fault is none.
+fn struck(records: &[Record]) -> BTreeMap<NodeId, u64> {
+    struck_by(records, |_| true)
+}
+
+/// The same for faults of some kind.
 fn struck_by(records: &[Record], kind: impl Fn(FaultAction) -> bool) -> BTreeMap<NodeId, u64> {
     let mut struck = BTreeMap::new();
     for record in records {
@@ -390,6 +394,11 @@ fn passing(
         matches!(record.event, Event::ProcessExited { node, .. } if node == row.old_leader)
     });
     row.dead_us = dead.map(|record| micros(fault, record.mono_ns));
+    let down = after(records, fault).find(|record| {
+        record.source == Source::Node(row.old_leader)
+            && matches!(record.event, Event::SteppedDown { .. })
+    });
+    row.step_down_us = down.map(|record| micros(fault, record.mono_ns));
     let elections = after(records, fault).filter_map(|r| match (&r.source, &r.event) {
         (Source::Node(node), Event::Elected { term, campaign, rank, .. }) => {
             let fell_too = struck.get(node).is_some_and(|at| *at > r.mono_ns);

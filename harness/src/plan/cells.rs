@@ -28,6 +28,7 @@ const LONGEST_NAME: usize = 150;
 const VARIED: &[&str] = &[
     "cluster.size",
     "workload.rate",
+    "fault",
     "fault.target",
     "fault.direction",
     "fault.percent",
@@ -55,7 +56,8 @@ impl Cell {
             let sim = keys[0] == "sim" && path.starts_with("sim.");
             sim && (dotted.starts_with(path) || path.starts_with(&dotted))
         };
-        let path = self.paths.iter().find(|path| **path == dotted || within(path));
+        let whole = |path: &str| keys[0] == path;
+        let path = self.paths.iter().find(|path| **path == dotted || within(path) || whole(path));
         match path.or_else(|| self.paths.iter().find(timing)) {
             Some(path) => file.refuse(&["matrix", path], format!("with {}: {message}", self.name)),
             None => file.refuse(keys, message),
@@ -98,7 +100,6 @@ pub(super) fn cells(file: &File, given: &Experiment) -> Result<Vec<Cell>, Refuse
     }
     let mut cells: Vec<Cell> = Vec::new();
     for values in combinations {
-        let word = |value: &toml::Value| value.as_str().map_or(value.to_string(), str::to_owned);
         let name: Vec<String> =
             values.iter().map(|(path, value)| format!("{path}={}", word(value))).collect();
         let name = name.join(",");
@@ -121,6 +122,17 @@ pub(super) fn cells(file: &File, given: &Experiment) -> Result<Vec<Cell>, Refuse
         cells.push(Cell { name, experiment, paths });
     }
     Ok(cells)
+}
+
+/// A value as part of a name. A whole `[fault]` goes by its values alone: `loss-leader-20-3s`.
+fn word(value: &toml::Value) -> String {
+    let list = |values: Vec<String>, between: &str| values.join(between);
+    match value {
+        toml::Value::String(text) => text.clone(),
+        toml::Value::Table(table) => list(table.values().map(word).collect(), "-"),
+        toml::Value::Array(values) => list(values.iter().map(word).collect(), "+"),
+        other => other.to_string(),
+    }
 }
 
 /// Lowers every variant of a cell to what its nodes will run with.

@@ -61,6 +61,7 @@ fn promotion_gives_every_figure() {
     dead_us=500
     block=1
     messages=
+    step_down_us=
     "
     );
 }
@@ -308,4 +309,53 @@ fn handover_to_the_primary_is_no_promotion() {
             .end(1, 100.0, Verdict::Ok),
     );
     assert_eq!((row.passed_by, row.rank), (Some(campaign), None));
+}
+
+fn applies(node: NodeId, action: FaultAction) -> Event {
+    Event::FaultApplied { node, pid: 0, action }
+}
+
+#[test]
+fn an_isolated_leader_is_replaced_and_its_stepping_down_is_timed() {
+    let isolated = applies(1, FaultAction::Isolate);
+    let reason = sraft_events::StepDownReason::NoQuorum;
+    let row = measured(
+        &Script::begin(1, 0.0)
+            .agent(10.0, isolated)
+            .agent(12.0, Event::FaultInForce { nodes: vec![1], action: FaultAction::Isolate })
+            .node(2, 200.0, stands(2))
+            .node(2, 201.0, elected(2))
+            .node(2, 203.0, Event::Ready { term: 2, index: 9 })
+            .node(1, 3010.0, Event::SteppedDown { term: 1, reason })
+            .agent(4000.0, applies(1, FaultAction::Heal))
+            .end(1, 5000.0, Verdict::Ok),
+    );
+    assert_eq!((row.verdict, row.reason.as_str()), (Verdict::Ok, ""));
+    assert_eq!((row.new_leader, row.leaderless_us), (Some(2), Some(191_000.0)));
+    assert_eq!(row.step_down_us, Some(3_000_000.0));
+    assert_eq!((row.terms, row.spurious_failovers), (Some(1), 0));
+}
+
+#[test]
+fn a_fault_that_leaves_the_leader_in_place_calls_for_nobody() {
+    for action in [FaultAction::Link, FaultAction::Loss, FaultAction::Delay] {
+        let begun = || Script::begin(1, 0.0).agent(10.0, applies(1, action));
+        let end = |script: Script| {
+            let healed = script.agent(3000.0, applies(1, FaultAction::Heal));
+            measured(&healed.end(1, 3100.0, Verdict::Ok))
+        };
+        let calm = end(begun());
+        assert_eq!((calm.verdict, calm.reason.as_str()), (Verdict::Ok, ""), "{action}");
+        assert_eq!((calm.campaigns, calm.terms, calm.leaderless_us), (0, Some(0), None));
+
+        // Somebody stands all the same, twice, and wins: nothing had called for it.
+        let restless = begun()
+            .node(2, 200.0, stands(2))
+            .node(2, 900.0, stands(3))
+            .node(2, 901.0, elected(3))
+            .node(2, 902.0, Event::Ready { term: 3, index: 9 });
+        let restless = end(restless);
+        assert_eq!((restless.campaigns, restless.terms), (2, Some(2)), "{action}");
+        assert_eq!((restless.spurious_failovers, restless.new_leader), (1, None), "{action}");
+    }
 }

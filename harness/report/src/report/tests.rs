@@ -115,8 +115,8 @@ fn messages_are_reported_where_they_were_counted() {
     let (left, summary) = built(&run);
     assert!(summary.groups.iter().all(|group| group.messages.is_some()));
     let trials = fs::read_to_string(left.run.results().join("trials.csv")).unwrap();
-    assert!(trials.lines().next().unwrap().ends_with(",block,messages"));
-    assert!(trials.lines().skip(1).all(|line| !line.ends_with(',')));
+    assert!(trials.lines().next().unwrap().ends_with(",messages,step_down_us"));
+    assert!(trials.lines().skip(1).all(|line| !line.ends_with(",,")));
     let text = fs::read_to_string(left.run.results().join("summary.md")).unwrap();
     assert!(text.contains("| messages (median) |"));
 }
