@@ -384,6 +384,7 @@ pub(crate) fn every_knob(timing: &Timing) -> TimingKnobs {
         detector: Some(timing.detector),
         pre_vote: Some(timing.pre_vote),
         handover: Some(timing.handover),
+        read_lease: Some(timing.read_lease),
     }
 }
 

@@ -27,7 +27,7 @@ pub struct NodeArgs {
     /// Port to listen on for peers [default: that of the node's entry]
     #[arg(long, value_name = "PORT")]
     pub port: Option<u16>,
-    /// Directory for term, vote and log [default: raft-data/node-ID]
+    /// Directory for term, vote, log and snapshot [default: raft-data/node-ID]
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
     /// TOML file with these options (data_dir, log_file, ...) and a table `timing`
@@ -54,9 +54,24 @@ pub struct NodeArgs {
     /// File for the process id; removed at a clean end
     #[arg(long, value_name = "FILE")]
     pub pid_file: Option<PathBuf>,
-    /// Counter increments per second that the node itself proposes while it leads
+    /// Port to serve clients on, with the API of etcd v3 (gRPC), at the same address as peers;
+    /// without it, no clients are served
+    #[arg(long, value_name = "PORT")]
+    pub client_port: Option<u16>,
+    /// Port for /status, /metrics, /healthz and /leader over HTTP [default: the one after
+    /// --client-port]
+    #[arg(long, value_name = "PORT")]
+    pub admin_port: Option<u16>,
+    /// Most connections of clients at a time, as far as the limit of open files allows; for one
+    /// more, the one that has been idle for longest is closed [default: 4096]
     #[arg(long, value_name = "N")]
-    pub workload_rate: Option<u32>,
+    pub max_clients: Option<u32>,
+    /// Largest request of a client, in bytes; the same on every node [default: 1572864]
+    #[arg(long, value_name = "BYTES")]
+    pub max_request_bytes: Option<u32>,
+    /// Bytes of log after which a snapshot replaces it [default: 67108864]
+    #[arg(long, value_name = "BYTES")]
+    pub snapshot_bytes: Option<u64>,
     /// Seed of the randomised timeouts [default: drawn from the operating system]
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,

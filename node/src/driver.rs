@@ -1,8 +1,13 @@
-//! The loop: input -> core -> persist -> journal -> send -> apply.
+//! The loop: input -> core -> persist -> journal -> send -> apply -> reply.
 //!
-//! One task owns the core. Everything else, the connections and the storage thread, talks to it
-//! through channels, so the order of the contract in [`sraft_core`] is the order of the
-//! statements here.
+//! One task owns the core and the store. Everything else, the connections, the storage thread and
+//! the desk at which clients are served, talks to it through channels, so the order of the contract
+//! in [`sraft_core`] is the order of the statements here. Whatever has arrived by the time the loop
+//! comes round is taken in together: its writes share a sync and its messages a packet.
+
+mod machine;
+mod reads;
+mod writes;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -12,7 +17,7 @@ use std::{
 };
 
 use anyhow::Context;
-use sraft_core::{Event, Input, Node, NodeId, Role, Time};
+use sraft_core::{Entry, Event, Input, Node, NodeId, Role, Term, Time};
 use sraft_events::SCHEMA;
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -21,20 +26,32 @@ use tokio::{
 };
 
 use crate::{
+    api,
     clock::{self, Deadline},
     console::Console,
-    counter::{Command, Counter},
+    desk::{Ask, NodeStatus, PeerStatus, Unserved},
     journal::Journal,
     metrics::{Counts, MetricsFile},
+    peers::Address,
     process::{self, PidFile},
-    settings::Settings,
+    settings::{Clients, ENTRY_OVERHEAD, Settings},
     storage::{Disk, Identity, Report, Storage},
     transport::{self, Incoming, Transport, handshake::Introduction, link},
-    workload::Workload,
 };
+use machine::{Finished, Machine};
+use reads::Reads;
+use writes::Writes;
 
-/// Inputs that are taken in before their outputs are carried out.
+/// Inputs of one kind that are taken in before their outputs are carried out.
 const BATCH: usize = 256;
+
+/// Requests that wait at the desk; what does not fit waits in the API.
+const DESK: usize = 1024;
+
+/// Writes to the log that may be under way while commands are proposed. What comes in beyond them
+/// goes out together as soon as one of them is durable: under load, a few large entries cost all
+/// nodes less than many small ones.
+const PIPELINE: u64 = 2;
 
 /// How long a leader that was told to stop waits for its successor.
 const HANDOVER_WAIT: Duration = Duration::from_secs(1);
@@ -49,7 +66,12 @@ const MAX_REFUSALS: usize = 256;
 pub(crate) async fn run(settings: Settings) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    process::allow_many_files();
     let listener = transport::listen(&settings.listen).await?;
+    let doors = match &settings.clients {
+        Some(clients) => Some(doors(clients).await?),
+        None => None,
+    };
     let id = settings.core.id;
     let identity = Identity { cluster: settings.cluster.clone(), node: id };
     let (disk, restored) = Disk::open(&settings.data_dir, &identity)?;
@@ -69,6 +91,7 @@ pub(crate) async fn run(settings: Settings) -> anyhow::Result<()> {
     let boot_id = process::random()?.max(1);
     let mut members = settings.core.members.clone();
     members.sort_unstable();
+    let covered = restored.snapshot.as_ref().map_or(0, |snapshot| snapshot.last_index);
     let started = Event::NodeStarted {
         node: id,
         schema: SCHEMA,
@@ -79,44 +102,62 @@ pub(crate) async fn run(settings: Settings) -> anyhow::Result<()> {
         members: members.clone(),
         sub_leaders: settings.core.sub_leaders() as u32,
         term: restored.hard_state.term,
-        last_index: restored.entries.last().map_or(0, |entry| entry.index),
+        last_index: restored.entries.last().map_or(covered, |entry| entry.index),
     };
     let seed = match settings.seed {
         Some(seed) => seed,
         None => process::random()?,
     };
+    let (finisher, mut finished) = mpsc::unbounded_channel();
+    let machine = Machine::new(restored.snapshot.as_ref(), settings.snapshot_bytes, finisher)?;
     let (reporter, mut reports) = mpsc::unbounded_channel();
     let storage = Storage::start(disk, reporter)?;
     let me = Introduction {
-        cluster: settings.cluster,
+        cluster: settings.cluster.clone(),
         node: id,
         boot_id,
         program: env!("CARGO_PKG_VERSION").to_owned(),
-        members,
+        members: members.clone(),
+        client_port: settings.clients.as_ref().map(|clients| clients.client.port),
     };
     let handover = settings.core.handover;
     let mut output = Outlet { journal, console: settings.debug.then(|| Console::new(id)) };
     output.record(clock::now(), started)?;
     let (transport, mut incoming) = Transport::start(me, listener, &settings.peers);
+    let (desk, mut asks) = mpsc::channel(DESK);
+    let server = doors
+        .map(|doors| {
+            api::Server::start(doors, reception(&settings, &members), desk.clone())
+                .context("cannot start to serve clients")
+        })
+        .transpose()?;
     let mut driver = Driver {
         id,
+        cluster: settings.cluster,
+        boot_id,
+        started: clock::now(),
         node: Node::new(settings.core, restored, seed, clock::now()),
         links: settings.peers.keys().map(|peer| (*peer, link::Link::default())).collect(),
+        hosts: settings.peers.iter().map(|(id, at)| (*id, at.host.clone())).collect(),
         transport,
         storage,
+        in_flight: 0,
         outlet: output,
-        counter: Counter::default(),
+        machine,
+        writes: Writes::new(boot_id, settings.max_request_bytes + ENTRY_OVERHEAD),
+        reads: Reads::default(),
+        led: None,
         counts: Counts::default(),
         refusals: BTreeSet::new(),
-        workload: Workload::new(settings.workload_rate),
         handover,
         stop_by: None,
     };
 
     let mut deadline = Deadline::new()?;
     let mut inbox = Vec::with_capacity(BATCH);
-    let mut snapshots = interval(Duration::from_secs(1));
-    snapshots.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    let mut requests = Vec::with_capacity(BATCH);
+    let mut second = interval(Duration::from_secs(1));
+    second.set_missed_tick_behavior(MissedTickBehavior::Skip);
     let result = loop {
         if let Err(error) = driver.carry_out() {
             break Err(error);
@@ -145,21 +186,75 @@ pub(crate) async fn run(settings: Settings) -> anyhow::Result<()> {
                 inbox.drain(..).try_for_each(|incoming| driver.received(incoming))
             }
             passed = deadline.passed() => passed.map_err(Into::into),
-            _ = snapshots.tick(), if metrics_file.is_some() => driver.snapshot(metrics_file.as_ref()),
+            finished = finished.recv() => driver.finished(finished),
+            asked = asks.recv_many(&mut requests, BATCH) => {
+                assert!(asked > 0, "the desk stays open as long as the node runs");
+                requests.drain(..).for_each(|ask| driver.asked(ask));
+                Ok(())
+            }
+            _ = second.tick(), if metrics_file.is_some() => {
+                driver.write_metrics(metrics_file.as_ref())
+            }
         };
+        let taken = taken.and_then(|()| driver.take_in(&mut reports, &mut incoming, BATCH));
         if let Err(error) = taken {
             break Err(error);
+        }
+        for _ in 0..BATCH {
+            let Ok(ask) = asks.try_recv() else { break };
+            driver.asked(ask);
         }
     };
     let (reason, result) = match result {
         Ok(reason) => (reason, Ok(())),
         Err(error) => (format!("{error:#}"), Err(error)),
     };
+    driver.writes.refuse_all();
+    driver.reads.refuse_all();
+    drop((desk, server));
     let recorded = driver.outlet.record(clock::now(), Event::NodeStopped { reason });
-    let counted = driver.snapshot(metrics_file.as_ref());
+    let counted = driver.write_metrics(metrics_file.as_ref());
     drop(pid_file);
     // The first thing that went wrong is the one to report.
     result.and(recorded).and(counted)
+}
+
+/// Binds the ports for clients.
+async fn doors(clients: &Clients) -> anyhow::Result<api::Listeners> {
+    let client = transport::bind(&clients.client, "--client-port").await?;
+    let admin = transport::bind(&clients.admin, "--admin-port").await?;
+    Ok(api::Listeners { client: client.into_std()?, admin: admin.into_std()? })
+}
+
+/// What clients are told of the cluster, and how many of them there may be.
+fn reception(settings: &Settings, members: &[NodeId]) -> api::Settings {
+    let limits = api::Limits::default();
+    let most = settings.clients.as_ref().and_then(|clients| clients.most);
+    let member = |id: &NodeId| {
+        let own = *id == settings.core.id;
+        let at = |port| Address { host: settings.host.clone(), port };
+        let peer = match settings.peers.get(id) {
+            Some(peer) => peer.clone(),
+            None => at(settings.listen.port),
+        };
+        let clients = settings.clients.as_ref().filter(|_| own);
+        api::Member {
+            id: *id,
+            name: format!("node-{id}"),
+            peer_url: format!("http://{peer}"),
+            client_url: clients.map(|clients| format!("http://{}", at(clients.client.port))),
+        }
+    };
+    api::Settings {
+        id: settings.core.id,
+        cluster: settings.cluster.clone(),
+        members: members.iter().map(member).collect(),
+        limits: api::Limits {
+            connections: most.map_or(limits.connections, |most| most as usize),
+            request_bytes: settings.max_request_bytes,
+            ..limits
+        },
+    }
 }
 
 /// Where events go.
@@ -182,15 +277,25 @@ impl Outlet {
 
 struct Driver {
     id: NodeId,
+    cluster: String,
+    boot_id: u64,
+    started: Time,
     node: Node,
     links: BTreeMap<NodeId, link::Link>,
+    /// Where the others are.
+    hosts: BTreeMap<NodeId, String>,
     transport: Transport,
     storage: Storage,
+    /// Writes to the log that are not durable yet.
+    in_flight: u64,
     outlet: Outlet,
-    counter: Counter,
+    machine: Machine,
+    writes: Writes,
+    reads: Reads,
+    /// The leader that has been told of what is pending, and its term.
+    led: Option<(Term, NodeId)>,
     counts: Counts,
     refusals: BTreeSet<(IpAddr, String)>,
-    workload: Workload,
     handover: bool,
     /// When a node that was told to stop stops waiting for its successor.
     stop_by: Option<(Time, &'static str)>,
@@ -199,8 +304,10 @@ struct Driver {
 impl Driver {
     /// Carries out what the core wants, in the order of its contract.
     fn carry_out(&mut self) -> anyhow::Result<()> {
+        self.pass_on();
         let output = self.node.take_output();
         if let Some(persist) = output.persist {
+            self.in_flight += 1;
             self.storage.persist(persist);
         }
         for (at, event) in output.events {
@@ -213,10 +320,60 @@ impl Driver {
                 self.counts.messages_dropped += 1;
             }
         }
-        for entry in &output.committed {
-            self.counter.apply(entry);
+        if let Some(snapshot) = output.install {
+            self.machine.install(snapshot)?;
         }
+        self.apply(output.committed)?;
+        let now = clock::now();
+        for read in output.reads {
+            self.reads.answered(now, read.id, read.index);
+        }
+        self.serve();
         Ok(())
+    }
+
+    /// Gives the core what clients want, as soon as there is a leader to see to it.
+    fn pass_on(&mut self) {
+        let status = self.node.status();
+        let led = status.leader.map(|leader| (status.term, leader));
+        if led != self.led {
+            self.led = led;
+            if led.is_some() {
+                self.writes.leader_changed();
+                self.reads.leader_changed();
+            }
+        }
+        if led.is_none() {
+            return;
+        }
+        let now = clock::now();
+        if self.in_flight < PIPELINE {
+            while let Some(command) = self.writes.propose() {
+                self.counts.proposed += 1;
+                self.node.handle(now, Input::Propose { command });
+            }
+        }
+        if let Some(id) = self.reads.ask(now) {
+            self.node.handle(now, Input::Read { id });
+        }
+    }
+
+    fn apply(&mut self, entries: Vec<Entry>) -> anyhow::Result<()> {
+        if entries.is_empty() {
+            return Ok(());
+        }
+        let (writes, term) = (&mut self.writes, self.node.status().term);
+        self.machine.apply(entries, |store, id, outcome| {
+            if writes.waits_for(id) {
+                writes.applied(id, outcome, store.view(), term);
+            }
+        });
+        self.machine.take_snapshot()
+    }
+
+    fn serve(&mut self) {
+        let (store, term) = (self.machine.store(), self.node.status().term);
+        self.reads.serve(store.applied(), term, || store.view());
     }
 
     fn record(&mut self, at: Time, event: Event) -> anyhow::Result<()> {
@@ -228,13 +385,11 @@ impl Driver {
 
     fn next_deadline(&self) -> Option<Time> {
         let stop_by = self.stop_by.map(|(at, _)| at);
-        let all = [self.node.next_deadline(), self.workload.next(), stop_by];
-        all.into_iter().flatten().min()
+        let clients = [self.writes.next_deadline(), self.reads.next_deadline(self.led.is_some())];
+        [self.node.next_deadline(), stop_by].into_iter().chain(clients).flatten().min()
     }
 
-    fn due(&mut self, now: Time) -> bool {
-        let works = self.stop_by.is_none() && self.workload.is_on() && self.node.status().ready;
-        self.workload.run(works, now);
+    fn due(&self, now: Time) -> bool {
         self.next_deadline().is_some_and(|deadline| deadline <= now)
     }
 
@@ -245,21 +400,30 @@ impl Driver {
         reports: &mut mpsc::UnboundedReceiver<Report>,
         incoming: &mut mpsc::Receiver<Incoming>,
     ) -> anyhow::Result<()> {
-        while let Ok(report) = reports.try_recv() {
-            self.reported(Some(report))?;
-        }
-        for _ in 0..incoming.len() {
-            let Ok(next) = incoming.try_recv() else { break };
-            self.received(next)?;
-        }
+        let arrived = incoming.len();
+        self.take_in(reports, incoming, arrived)?;
         let now = clock::now();
         if self.node.next_deadline().is_some_and(|deadline| deadline <= now) {
             self.node.handle(now, Input::Timeout);
         }
-        for _ in 0..self.workload.take(now) {
-            self.counts.proposed += 1;
-            let command = Command::Increment(1).encode();
-            self.node.handle(now, Input::Propose { command });
+        self.writes.look(now);
+        self.reads.look(now);
+        Ok(())
+    }
+
+    /// Takes in what has arrived, up to so many messages.
+    fn take_in(
+        &mut self,
+        reports: &mut mpsc::UnboundedReceiver<Report>,
+        incoming: &mut mpsc::Receiver<Incoming>,
+        most: usize,
+    ) -> anyhow::Result<()> {
+        while let Ok(report) = reports.try_recv() {
+            self.reported(Some(report))?;
+        }
+        for _ in 0..most {
+            let Ok(next) = incoming.try_recv() else { break };
+            self.received(next)?;
         }
         Ok(())
     }
@@ -267,11 +431,95 @@ impl Driver {
     fn reported(&mut self, report: Option<Report>) -> anyhow::Result<()> {
         match report.context("the storage thread has ended without a report")? {
             Report::Durable { ticket, tickets, took } => {
+                self.in_flight -= tickets;
                 self.counts.group(tickets, took);
                 self.node.handle(clock::now(), Input::Persisted { ticket });
                 Ok(())
             }
+            Report::Snapshot { took, .. } => {
+                self.counts.snapshot(took);
+                Ok(())
+            }
             Report::Failed(error) => Err(error.into()),
+        }
+    }
+
+    fn finished(&mut self, finished: Option<Finished>) -> anyhow::Result<()> {
+        match finished.expect("the machine keeps a sender") {
+            Finished::Encoded { index, data } => {
+                if let Some((index, data)) = self.machine.encoded(index, data) {
+                    self.node.handle(clock::now(), Input::Snapshot { index, data });
+                }
+                Ok(())
+            }
+            Finished::Decoded { index, store } => {
+                let committed = self.machine.decoded(index, store)?;
+                self.apply(committed)
+            }
+        }
+    }
+
+    /// Somebody asks at the desk.
+    fn asked(&mut self, ask: Ask) {
+        let now = clock::now();
+        let stops = self.stop_by.is_some();
+        // Nobody may be there any more to hear an answer.
+        match ask {
+            Ask::Write { reply, .. } if stops => drop(reply.send(Err(Unserved::Stopping))),
+            Ask::Read { reply, .. } if stops => drop(reply.send(Err(Unserved::Stopping))),
+            Ask::Write { op, reply } => self.writes.take(now, op, reply),
+            Ask::Read { linearizable: true, reply } => self.reads.take(now, reply),
+            Ask::Read { linearizable: false, reply } => {
+                let (view, term) = (self.machine.store().view(), self.node.status().term);
+                drop(reply.send(Ok((view, term))));
+            }
+            Ask::Status { reply } => drop(reply.send(self.status(now))),
+        }
+    }
+
+    fn client_url(&self, peer: NodeId) -> Option<String> {
+        let (port, host) = (self.transport.client_port(peer)?, self.hosts.get(&peer)?.clone());
+        Some(format!("http://{}", Address { host, port }))
+    }
+
+    fn status(&self, now: Time) -> NodeStatus {
+        let status = self.node.status();
+        let view = self.machine.store().view();
+        NodeStatus {
+            id: self.id,
+            cluster: self.cluster.clone(),
+            boot_id: self.boot_id,
+            uptime: now.since(self.started),
+            role: status.role,
+            rank: status.rank,
+            ready: status.ready,
+            stopping: self.stop_by.is_some(),
+            term: status.term,
+            leader: status.leader,
+            commit: status.commit,
+            applied: self.machine.store().applied(),
+            first_index: status.first_index,
+            last_index: status.last_index,
+            log_bytes: self.machine.log_bytes(),
+            snapshot_index: self.machine.snapshot_index,
+            snapshot_bytes: self.machine.snapshot_bytes,
+            snapshots_taken: self.counts.snapshots,
+            snapshots_installed: self.machine.installed,
+            revision: view.revision(),
+            keys: view.len() as u64,
+            store_bytes: view.bytes(),
+            pending_writes: self.writes.len() as u64,
+            pending_reads: self.reads.len() as u64,
+            peers: self
+                .links
+                .iter()
+                .map(|(id, link)| PeerStatus {
+                    id: *id,
+                    connected: link.is_up(),
+                    client_url: self.client_url(*id),
+                })
+                .collect(),
+            counts: self.counts,
         }
     }
 
@@ -343,9 +591,9 @@ impl Driver {
         }
     }
 
-    fn snapshot(&mut self, file: Option<&MetricsFile>) -> anyhow::Result<()> {
+    fn write_metrics(&mut self, file: Option<&MetricsFile>) -> anyhow::Result<()> {
         let Some(file) = file else { return Ok(()) };
-        file.write(&self.node.status(), &self.counter, &self.counts).with_context(|| {
+        file.write(&self.status(clock::now())).with_context(|| {
             format!("cannot write the metrics file {}; name a writable file", file.path().display())
         })
     }

@@ -4,10 +4,11 @@
 //! ([`storage`]), listens for peers ([`transport`]) and drives [`sraft_core`] until it is told to
 //! stop. What happens is recorded in the event log ([`journal`]).
 
+pub mod api;
 pub mod cli;
 pub mod clock;
 pub mod console;
-pub mod counter;
+pub mod desk;
 mod driver;
 pub mod journal;
 pub mod metrics;
@@ -15,8 +16,8 @@ pub mod peers;
 mod process;
 pub mod settings;
 pub mod storage;
+pub mod store;
 pub mod transport;
-mod workload;
 
 /// Runs a node until it is told to stop: by SIGTERM or SIGINT, upon which a leader hands over
 /// first. It takes the process for its own: it handles these signals, and a panic ends the process.

@@ -7,9 +7,9 @@ use std::{
 };
 
 use serde::Serialize;
-use sraft_core::{Index, NodeId, Role, Status, Term};
+use sraft_core::{Index, NodeId, Role, Term};
 
-use crate::counter::Counter;
+use crate::{desk::NodeStatus, store::Revision};
 
 /// What is counted since the process started.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
@@ -28,7 +28,7 @@ pub struct Counts {
     pub events_total_us: u64,
     /// Microseconds that the slowest record took.
     pub events_slowest_us: u64,
-    /// Commands proposed by the node itself (`--workload-rate`).
+    /// Commands of this node's clients that were proposed, those included that were proposed again.
     pub proposed: u64,
     /// Groups of writes that became durable, each with one sync.
     pub storage_groups: u64,
@@ -38,6 +38,10 @@ pub struct Counts {
     pub storage_total_us: u64,
     /// Microseconds that the slowest group took.
     pub storage_slowest_us: u64,
+    /// Snapshots of this node's own that became durable.
+    pub snapshots: u64,
+    /// Microseconds that writing the slowest of them took.
+    pub snapshots_slowest_us: u64,
 }
 
 impl Counts {
@@ -57,6 +61,13 @@ impl Counts {
         self.storage_total_us = self.storage_total_us.saturating_add(us);
         self.storage_slowest_us = self.storage_slowest_us.max(us);
     }
+
+    /// Counts a snapshot.
+    pub fn snapshot(&mut self, took: Duration) {
+        let us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        self.snapshots += 1;
+        self.snapshots_slowest_us = self.snapshots_slowest_us.max(us);
+    }
 }
 
 #[derive(Serialize)]
@@ -72,7 +83,10 @@ struct Snapshot<'a> {
     commit_index: Index,
     last_index: Index,
     applied_index: Index,
-    counter: i64,
+    first_index: Index,
+    snapshot_index: Index,
+    revision: Revision,
+    keys: u64,
     #[serde(flatten)]
     counts: &'a Counts,
 }
@@ -99,26 +113,24 @@ impl MetricsFile {
     ///
     /// # Errors
     /// The file cannot be written.
-    pub fn write(&self, status: &Status, counter: &Counter, counts: &Counts) -> io::Result<()> {
+    pub fn write(&self, status: &NodeStatus) -> io::Result<()> {
         let snapshot = Snapshot {
             node: status.id,
             cluster: &self.cluster,
             pid: std::process::id(),
-            role: match status.role {
-                Role::Follower => "follower",
-                Role::PreCandidate => "pre-candidate",
-                Role::Candidate => "candidate",
-                Role::Leader => "leader",
-            },
+            role: role_name(status.role),
             term: status.term,
             leader: status.leader,
             rank: status.rank,
             ready: status.ready,
             commit_index: status.commit,
             last_index: status.last_index,
-            applied_index: counter.applied,
-            counter: counter.value,
-            counts,
+            applied_index: status.applied,
+            first_index: status.first_index,
+            snapshot_index: status.snapshot_index,
+            revision: status.revision,
+            keys: status.keys,
+            counts: &status.counts,
         };
         let mut text = serde_json::to_vec_pretty(&snapshot)?;
         text.push(b'\n');
@@ -126,6 +138,16 @@ impl MetricsFile {
         staged.push(".new");
         fs::write(&staged, text)?;
         fs::rename(&staged, &self.path)
+    }
+}
+
+/// The name of a role, as it stands in records.
+pub fn role_name(role: Role) -> &'static str {
+    match role {
+        Role::Follower => "follower",
+        Role::PreCandidate => "pre-candidate",
+        Role::Candidate => "candidate",
+        Role::Leader => "leader",
     }
 }
 
@@ -137,25 +159,47 @@ mod tests {
     fn the_file_is_one_json_object() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("metrics.json");
-        let status = Status {
-            id: 2,
-            role: Role::Leader,
-            term: 3,
-            leader: Some(2),
-            rank: None,
-            commit: 9,
-            last_index: 10,
-            ready: true,
-        };
         let mut counts = Counts::default();
         counts.group(3, Duration::from_micros(250));
         counts.group(1, Duration::from_micros(150));
-        let counter = Counter { value: -4, applied: 9 };
-        MetricsFile::new(&path, "c").write(&status, &counter, &counts).unwrap();
+        counts.snapshot(Duration::from_millis(2));
+        counts.snapshot(Duration::from_millis(1));
+        let status = NodeStatus {
+            id: 2,
+            cluster: "c".to_owned(),
+            boot_id: 7,
+            uptime: Duration::from_secs(1),
+            role: Role::Leader,
+            rank: None,
+            ready: true,
+            stopping: false,
+            term: 3,
+            leader: Some(2),
+            commit: 9,
+            applied: 9,
+            first_index: 5,
+            last_index: 10,
+            log_bytes: 100,
+            snapshot_index: 4,
+            snapshot_bytes: 50,
+            snapshots_taken: 2,
+            snapshots_installed: 0,
+            revision: 8,
+            keys: 3,
+            store_bytes: 30,
+            pending_writes: 0,
+            pending_reads: 0,
+            peers: Vec::new(),
+            counts,
+        };
+        MetricsFile::new(&path, "c").write(&status).unwrap();
         let json: serde_json::Value =
             serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
         assert_eq!(json["role"], "leader");
-        assert_eq!(json["counter"], -4);
+        assert_eq!(json["revision"], 8);
+        assert_eq!(json["snapshot_index"], 4);
+        assert_eq!(json["snapshots"], 2);
+        assert_eq!(json["snapshots_slowest_us"], 2000);
         assert_eq!(json["storage_writes"], 4);
         assert_eq!(json["storage_total_us"], 400);
         assert_eq!(json["storage_slowest_us"], 250);

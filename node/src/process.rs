@@ -10,7 +10,9 @@ use std::{
     sync::Once,
 };
 
-use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal};
+use rustix::process::{
+    Pid, Resource, Rlimit, Signal, getppid, getrlimit, set_parent_process_death_signal, setrlimit,
+};
 
 /// What is known of panics that the running code is expected to have.
 struct Expectation {
@@ -88,6 +90,14 @@ pub(crate) fn die_with_parent(parent: u32) -> anyhow::Result<()> {
         "--die-with-parent {parent}: that process is not (or no longer) the parent of this one"
     );
     Ok(())
+}
+
+/// Raises the soft limit of open files to the hard one: it is low for the sake of programs that use
+/// select(2), and each client is a file.
+pub(crate) fn allow_many_files() {
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    // If it is refused, the old limit counts.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
 }
 
 /// The file that names this process; removed when it is dropped.

@@ -14,7 +14,12 @@
 //! pid_file      = "/run/sraft/pid"
 //! debug         = false
 //! seed          = 1
-//! workload_rate = 0
+//!
+//! client_port       = 2379            # no clients without it
+//! admin_port        = 2380            # or the one after client_port
+//! max_clients       = 4096            # connections
+//! max_request_bytes = 1_572_864       # the same on every node
+//! snapshot_bytes    = 67_108_864      # log that a snapshot replaces
 //!
 //! [timing]                            # see sraft_core::TimingKnobs
 //! preset        = "lan"
@@ -25,6 +30,7 @@ use std::{
     collections::BTreeMap,
     io,
     net::IpAddr,
+    ops::RangeInclusive,
     path::{Path, PathBuf},
 };
 
@@ -39,8 +45,24 @@ use crate::{
 /// Longest name of a cluster, in bytes; it travels in every handshake.
 pub const MAX_CLUSTER_NAME: usize = 200;
 
-/// Most increments per second that a node proposes itself.
-pub const MAX_WORKLOAD_RATE: u32 = 100_000;
+/// Largest request of a client, in bytes, unless it is set; etcd's default is the same.
+pub const MAX_REQUEST_BYTES: u32 = 3 << 19;
+
+/// Log after which a snapshot replaces it, in bytes, unless it is set.
+pub const SNAPSHOT_BYTES: u64 = 64 << 20;
+
+/// What the limits may be set to: a request has to be of some use and to fit, with what the log
+/// adds to it, into one frame between peers; a snapshot for every few entries would be all that a
+/// node does.
+const REQUEST_BYTES: RangeInclusive<u64> = 1024..=4 << 20;
+const SNAPSHOTS: RangeInclusive<u64> = 64 << 10..=1 << 40;
+const CLIENTS: RangeInclusive<u64> = 1..=1_000_000;
+
+/// Most AppendEntries with entries on their way to one follower.
+const MAX_INFLIGHT: usize = 16;
+
+/// What an entry of the log may hold beyond the largest request.
+pub(crate) const ENTRY_OVERHEAD: usize = 4096;
 
 /// The configuration file. Everything may be left out.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -58,7 +80,11 @@ struct File {
     pid_file: Option<PathBuf>,
     debug: Option<bool>,
     seed: Option<u64>,
-    workload_rate: Option<u32>,
+    client_port: Option<u16>,
+    admin_port: Option<u16>,
+    max_clients: Option<u32>,
+    max_request_bytes: Option<u32>,
+    snapshot_bytes: Option<u64>,
     timing: Option<TimingKnobs>,
 }
 
@@ -155,9 +181,11 @@ pub struct Settings {
     pub cluster: String,
     /// Where it listens.
     pub listen: Address,
+    /// The host by which others find it.
+    pub host: String,
     /// The other members.
     pub peers: BTreeMap<NodeId, Address>,
-    /// Directory for term, vote and log.
+    /// Directory for term, vote, log and snapshot.
     pub data_dir: PathBuf,
     /// Event log.
     pub log_file: Option<PathBuf>,
@@ -169,8 +197,23 @@ pub struct Settings {
     pub debug: bool,
     /// Seed of the randomised timeouts.
     pub seed: Option<u64>,
-    /// Increments per second that it proposes while it leads.
-    pub workload_rate: u32,
+    /// How it serves clients, if it does.
+    pub clients: Option<Clients>,
+    /// Largest request of a client, in bytes.
+    pub max_request_bytes: usize,
+    /// Bytes of log after which a snapshot replaces it.
+    pub snapshot_bytes: u64,
+}
+
+/// How a node serves clients.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Clients {
+    /// Where it serves the client API.
+    pub client: Address,
+    /// Where it serves status and metrics.
+    pub admin: Address,
+    /// Most connections of clients at a time, if it was set.
+    pub most: Option<u32>,
 }
 
 impl Settings {
@@ -207,6 +250,7 @@ impl Settings {
         let mine = |listed: &str| host.as_deref() == Some(listed) || peers::is_local(listed);
         let node_id = env_id.or(args.node_id).or(file.node_id);
         let me = list.membership(node_id, port, mine)?;
+        let known_as = me.own.as_ref().map(|own| own.host.clone()).or_else(|| host.clone());
         let host = match (host, &me.own) {
             (Some(host), _) => host,
             (None, Some(own)) => listen_host(&own.host),
@@ -230,15 +274,28 @@ impl Settings {
             let what = format!("a name has 1 to {MAX_CLUSTER_NAME} bytes");
             return Err(SettingsError::Option { name: "--cluster", what });
         }
-        let workload_rate = args.workload_rate.or(file.workload_rate).unwrap_or(0);
-        if workload_rate > MAX_WORKLOAD_RATE {
-            let what = format!("{workload_rate} a second are more than {MAX_WORKLOAD_RATE}");
-            return Err(SettingsError::Option { name: "--workload-rate", what });
-        }
+        let client_port = args.client_port.or(file.client_port);
+        let admin_port = args.admin_port.or(file.admin_port);
+        let most = args.max_clients.or(file.max_clients);
+        within("--max-clients", most.map(u64::from), &CLIENTS)?;
+        let clients = clients(client_port, admin_port, &host, me.port)?;
+        let clients = clients.map(|(client, admin)| Clients { client, admin, most });
+        let request_bytes = args.max_request_bytes.or(file.max_request_bytes);
+        within("--max-request-bytes", request_bytes.map(u64::from), &REQUEST_BYTES)?;
+        let max_request_bytes = request_bytes.unwrap_or(MAX_REQUEST_BYTES) as usize;
+        let snapshot_bytes = args.snapshot_bytes.or(file.snapshot_bytes);
+        within("--snapshot-bytes", snapshot_bytes, &SNAPSHOTS)?;
+        let mut core = knobs.resolve().lower(protocol, me.id, &members)?;
+        // A heartbeat waits behind what is on its way to a follower already: with the largest
+        // entries that must take less than the smallest timeouts.
+        core.max_inflight = core.max_inflight.min(MAX_INFLIGHT);
+        // The core drops what is larger.
+        core.max_append_bytes = core.max_append_bytes.max(max_request_bytes + ENTRY_OVERHEAD);
         let data_dir = args.data_dir.or(file.data_dir);
         Ok(Settings {
-            core: knobs.resolve().lower(protocol, me.id, &members)?,
+            core,
             cluster,
+            host: known_as.unwrap_or_else(|| host.clone()),
             listen: Address { host, port: me.port },
             peers: me.others,
             data_dir: data_dir
@@ -248,8 +305,65 @@ impl Settings {
             pid_file: args.pid_file.or(file.pid_file),
             debug: args.debug || file.debug.unwrap_or(false),
             seed: args.seed.or(file.seed),
-            workload_rate,
+            clients,
+            max_request_bytes,
+            snapshot_bytes: snapshot_bytes.unwrap_or(SNAPSHOT_BYTES),
         })
+    }
+}
+
+/// Where clients are served, if they are: all three ports of a node are different.
+fn clients(
+    client: Option<u16>,
+    admin: Option<u16>,
+    host: &str,
+    peers: u16,
+) -> Result<Option<(Address, Address)>, SettingsError> {
+    let wrong = |name, what| Err(SettingsError::Option { name, what });
+    let client = match (client, admin) {
+        (Some(client), _) => client,
+        (None, Some(_)) => {
+            let what = "it goes with a port for clients; give --client-port too".to_owned();
+            return wrong("--admin-port", what);
+        }
+        (None, None) => return Ok(None),
+    };
+    if client == 0 {
+        return wrong("--client-port", "0 is not a port; give one from 1 to 65535".to_owned());
+    }
+    if client == peers {
+        let what = format!("{client} is the port for peers (--port); choose another");
+        return wrong("--client-port", what);
+    }
+    let admin = match admin.or(client.checked_add(1)) {
+        None | Some(0) => {
+            let what = "give one from 1 to 65535".to_owned();
+            return wrong("--admin-port", what);
+        }
+        Some(admin) => admin,
+    };
+    for (taken, by) in [(client, "clients (--client-port)"), (peers, "peers (--port)")] {
+        if admin == taken {
+            let what = format!("{admin} is the port for {by}; choose another");
+            return wrong("--admin-port", what);
+        }
+    }
+    let address = |port| Address { host: host.to_owned(), port };
+    Ok(Some((address(client), address(admin))))
+}
+
+fn within(
+    name: &'static str,
+    value: Option<u64>,
+    range: &RangeInclusive<u64>,
+) -> Result<(), SettingsError> {
+    match value {
+        Some(value) if !range.contains(&value) => {
+            let (least, most) = (range.start(), range.end());
+            let what = format!("{value} is out of range; give a number from {least} to {most}");
+            Err(SettingsError::Option { name, what })
+        }
+        _ => Ok(()),
     }
 }
 

@@ -20,11 +20,12 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU16, AtomicU64, Ordering},
     },
     time::Duration,
 };
 
+use rustix::process::{Resource, getrlimit};
 use sraft_core::{Message, NodeId};
 use tokio::{
     net::{TcpListener, TcpSocket},
@@ -42,8 +43,9 @@ pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Most connections whose other side has not said yet who it is.
 pub const MAX_STRANGERS: usize = 64;
 
-/// Higher than any descriptor that a node opens in the normal course of things.
-const HIGH_DESCRIPTOR: i32 = 800;
+/// Higher than any descriptor that a node opens in the normal course of things, with thousands of
+/// clients.
+const HIGH_DESCRIPTOR: u64 = 32_000;
 
 /// Messages that wait for one peer; what does not fit is dropped.
 const OUTBOX: usize = 1024;
@@ -90,9 +92,11 @@ pub enum ListenError {
     },
     /// Somebody else listens there.
     #[error(
-        "port {port} of {host} is already in use; `ss -ltnp 'sport = :{port}'` shows by whom; stop it or choose another --port"
+        "port {port} of {host} is already in use; `ss -ltnp 'sport = :{port}'` shows by whom; stop it or choose another {option}"
     )]
     Busy {
+        /// The option that names the port.
+        option: &'static str,
         /// The host.
         host: String,
         /// The port.
@@ -107,6 +111,8 @@ struct Slot {
     redial: Notify,
     /// The boot id at the other end of the dialled connection; 0 while there is none.
     dialled: AtomicU64,
+    /// Where it serves clients, as far as it has said; 0 if it does not.
+    client_port: AtomicU16,
     /// The task that reads the connection that the peer has dialled.
     reader: Mutex<Option<AbortHandle>>,
 }
@@ -126,6 +132,16 @@ impl Slot {
 /// # Errors
 /// The address is not this machine's, or the port is busy.
 pub async fn listen(address: &Address) -> Result<TcpListener, ListenError> {
+    let listener = bind(address, "--port").await?;
+    closing_first(listener)
+        .map_err(|source| ListenError::Address { address: address.clone(), source })
+}
+
+/// Binds a port; `option` is what names it.
+///
+/// # Errors
+/// The address is not this machine's, or the port is busy.
+pub async fn bind(address: &Address, option: &'static str) -> Result<TcpListener, ListenError> {
     let wrong = |source| ListenError::Address { address: address.clone(), source };
     let mut resolved =
         tokio::net::lookup_host((address.host.as_str(), address.port)).await.map_err(wrong)?;
@@ -134,14 +150,13 @@ pub async fn listen(address: &Address) -> Result<TcpListener, ListenError> {
     let socket = socket.map_err(wrong)?;
     // A node that restarts must not wait for the connections of its former life to be forgotten.
     socket.set_reuseaddr(true).map_err(wrong)?;
-    let listener = socket.bind(at).and_then(|()| socket.listen(256));
-    let listener = listener.map_err(|source| match source.kind() {
+    let listener = socket.bind(at).and_then(|()| socket.listen(1024));
+    listener.map_err(|source| match source.kind() {
         io::ErrorKind::AddrInUse => {
-            ListenError::Busy { host: address.host.clone(), port: address.port }
+            ListenError::Busy { option, host: address.host.clone(), port: address.port }
         }
         _ => wrong(source),
-    })?;
-    closing_first(listener).map_err(wrong)
+    })
 }
 
 /// Gives the listener a descriptor above all others. When a process is killed, Linux closes its
@@ -150,7 +165,9 @@ pub async fn listen(address: &Address) -> Result<TcpListener, ListenError> {
 /// need not dial again and again until it is. Where the limit of open files is too low for that,
 /// the listener stays as it is.
 fn closing_first(listener: TcpListener) -> io::Result<TcpListener> {
-    match rustix::io::fcntl_dupfd_cloexec(&listener, HIGH_DESCRIPTOR) {
+    let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    let high = HIGH_DESCRIPTOR.min(limit.saturating_sub(1)) as i32;
+    match rustix::io::fcntl_dupfd_cloexec(&listener, high) {
         Ok(high) => TcpListener::from_std(high.into()),
         Err(_) => Ok(listener),
     }
@@ -160,6 +177,7 @@ fn closing_first(listener: TcpListener) -> io::Result<TcpListener> {
 #[derive(Debug)]
 pub struct Transport {
     outboxes: BTreeMap<NodeId, mpsc::Sender<Message>>,
+    slots: Arc<BTreeMap<NodeId, Arc<Slot>>>,
     tasks: Vec<AbortHandle>,
 }
 
@@ -185,7 +203,13 @@ impl Transport {
             tasks.push(tokio::spawn(dialer.run(queue)).abort_handle());
             outboxes.insert(*peer, outbox);
         }
-        (Transport { outboxes, tasks }, incoming)
+        (Transport { outboxes, slots, tasks }, incoming)
+    }
+
+    /// The port on which a peer serves clients, as it has said when it was connected last.
+    pub fn client_port(&self, peer: NodeId) -> Option<u16> {
+        let port = self.slots.get(&peer)?.client_port.load(Ordering::Relaxed);
+        Some(port).filter(|port| *port != 0)
     }
 
     /// Queues a message; never waits. Returns whether it was queued: a full queue drops it.
@@ -205,6 +229,10 @@ impl Drop for Transport {
 impl Slot {
     fn set_dialled(&self, boot_id: u64) {
         self.dialled.store(boot_id, Ordering::Relaxed);
+    }
+
+    fn set_client_port(&self, port: Option<u16>) {
+        self.client_port.store(port.unwrap_or(0), Ordering::Relaxed);
     }
 
     fn dialled(&self) -> u64 {

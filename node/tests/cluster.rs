@@ -2,173 +2,20 @@
 //!
 //! The tests wait for records of the nodes' event logs; time only bounds how long.
 
+mod nodes;
+
 use std::{
     fs,
     io::{Read, Write},
-    net::{Ipv4Addr, TcpListener, TcpStream},
-    path::PathBuf,
-    process::{Child, Command, ExitStatus, Stdio},
-    sync::atomic::{AtomicU32, Ordering},
-    time::{Duration, Instant},
+    net::{Ipv4Addr, TcpStream},
+    process::Stdio,
+    time::Instant,
 };
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use sraft_events::{CampaignKind, Event, NodeId, Record, Source};
 
-/// Far longer than anything here takes; only a test that fails waits for it.
-const PATIENCE: Duration = Duration::from_secs(30);
-
-/// A port that nobody listens on, below those that the kernel hands out to clients: one of those
-/// could be gone again before the node listens on it.
-fn free_port() -> u16 {
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    loop {
-        let place = std::process::id() * 64 + NEXT.fetch_add(1, Ordering::Relaxed);
-        let port = 10_000 + (place % 20_000) as u16;
-        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
-            return port;
-        }
-    }
-}
-
-struct Cluster {
-    dir: tempfile::TempDir,
-    ports: Vec<u16>,
-    options: Vec<String>,
-    nodes: Vec<Option<Child>>,
-}
-
-impl Cluster {
-    fn start(size: usize, options: &[&str]) -> Cluster {
-        let ports = (0..size).map(|_| free_port()).collect();
-        let mut cluster = Cluster {
-            dir: tempfile::tempdir().unwrap(),
-            ports,
-            options: options.iter().map(|option| (*option).to_owned()).collect(),
-            nodes: (0..size).map(|_| None).collect(),
-        };
-        for node in 1..=size as NodeId {
-            cluster.start_node(node);
-        }
-        cluster
-    }
-
-    fn command(&self, node: NodeId) -> Command {
-        let peers: Vec<String> =
-            self.ports.iter().map(|port| format!("127.0.0.1:{port}")).collect();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_sraft-node"));
-        command
-            .args(["--peers", &peers.join(",")])
-            .args(["--port", &self.ports[node as usize - 1].to_string()])
-            .args(["--data-dir".into(), self.path(node, "data")])
-            .args(["--log-file".into(), self.path(node, "log")])
-            .args(&self.options)
-            .env_remove("RAFT_NODE_ID")
-            .env_remove("RAFT_PORT")
-            .env_remove("RAFT_PEERS")
-            .env_remove("ENABLE_SUBLEADER")
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null());
-        command
-    }
-
-    fn path(&self, node: NodeId, what: &str) -> PathBuf {
-        self.dir.path().join(format!("{node}.{what}"))
-    }
-
-    fn start_node(&mut self, node: NodeId) {
-        let child = self.command(node).spawn().unwrap();
-        assert!(self.nodes[node as usize - 1].replace(child).is_none());
-    }
-
-    fn signal(&mut self, node: NodeId, signal: Signal) -> ExitStatus {
-        let mut child = self.nodes[node as usize - 1].take().unwrap();
-        kill_process(Pid::from_child(&child), signal).unwrap();
-        let until = Instant::now() + PATIENCE;
-        loop {
-            if let Some(status) = child.try_wait().unwrap() {
-                return status;
-            }
-            if Instant::now() >= until {
-                child.kill().unwrap();
-                panic!("node {node} ignores {signal:?}");
-            }
-            std::thread::sleep(Duration::from_millis(5));
-        }
-    }
-
-    /// Every whole record so far, in the order of the clock that all nodes share.
-    fn records(&self) -> Vec<Record> {
-        let mut records = Vec::new();
-        for node in 1..=self.nodes.len() as NodeId {
-            let text = fs::read_to_string(self.path(node, "log")).unwrap_or_default();
-            let whole = text.split_inclusive('\n').filter(|line| line.ends_with('\n'));
-            records.extend(whole.map(|line| serde_json::from_str::<Record>(line).unwrap()));
-        }
-        records.sort_by_key(|record| record.mono_ns);
-        records
-    }
-
-    /// Waits until the records yield something.
-    fn until<T>(&self, what: &str, find: impl Fn(&[Record]) -> Option<T>) -> T {
-        let until = Instant::now() + PATIENCE;
-        loop {
-            let records = self.records();
-            if let Some(found) = find(&records) {
-                return found;
-            }
-            if Instant::now() >= until {
-                let lines: Vec<String> =
-                    records.iter().map(|r| format!("{} {:?}", r.source, r.event)).collect();
-                panic!("{what} did not happen:\n{}", lines.join("\n"));
-            }
-            std::thread::sleep(Duration::from_millis(5));
-        }
-    }
-
-    /// Waits for a leader of a term above `above` that serves; returns it and its term.
-    fn leader(&self, above: u64) -> (NodeId, u64) {
-        self.until("a leader that serves", |records| {
-            records.iter().rev().find_map(|record| match (&record.source, &record.event) {
-                (Source::Node(node), Event::Ready { term, .. }) if *term > above => {
-                    Some((*node, *term))
-                }
-                _ => None,
-            })
-        })
-    }
-
-    /// Waits until the leader of `term` has designated and every one of `peers` follows it.
-    fn settled(&self, leader: NodeId, term: u64, peers: usize) -> Vec<NodeId> {
-        self.until("a settled cluster", |records| {
-            let of_leader = records.iter().filter(|record| record.source == Source::Node(leader));
-            let (mut synced, mut ranks) = (Vec::new(), Vec::new());
-            for record in of_leader {
-                match &record.event {
-                    Event::FollowerSynced { peer, term: t, .. } if *t == term => synced.push(*peer),
-                    Event::FollowerLost { peer, term: t, .. } if *t == term => {
-                        synced.retain(|synced| synced != peer);
-                    }
-                    Event::Designated { term: t, ranks: r, .. } if *t == term => {
-                        ranks.clone_from(r);
-                    }
-                    _ => {}
-                }
-            }
-            (synced.len() == peers && !ranks.is_empty()).then_some(ranks)
-        })
-    }
-}
-
-impl Drop for Cluster {
-    fn drop(&mut self) {
-        for child in self.nodes.iter_mut().flatten() {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
-    }
-}
+use nodes::{Cluster, PATIENCE, free_port};
 
 fn elected(records: &[Record], term: u64) -> (NodeId, CampaignKind) {
     let all: Vec<(NodeId, CampaignKind)> = records
@@ -186,7 +33,7 @@ fn elected(records: &[Record], term: u64) -> (NodeId, CampaignKind) {
 
 #[test]
 fn a_killed_leader_is_replaced_by_its_primary_and_comes_back_with_its_state() {
-    let mut cluster = Cluster::start(3, &["--preset", "lan", "--workload-rate", "200"]);
+    let mut cluster = Cluster::start(3, &["--preset", "lan"]);
     let (leader, term) = cluster.leader(0);
     let ranks = cluster.settled(leader, term, 2);
     assert_eq!(ranks.len(), 1);
@@ -240,6 +87,7 @@ fn a_node_killed_at_any_moment_of_its_first_start_starts_again() {
     let mut cluster = Cluster::start(0, &["--preset", "lan"]);
     for sign in ["lock", "identity.toml", "watermark", "log.new", "log"] {
         cluster.ports = vec![free_port()];
+        cluster.client_ports = vec![free_port()];
         cluster.nodes = vec![None];
         let data = cluster.path(1, "data");
         let killed_at = data.join(sign);
@@ -328,6 +176,7 @@ fn a_node_of_another_cluster_is_refused_on_both_sides() {
 fn a_single_node_says_what_it_does_and_cleans_up() {
     let mut cluster = Cluster::start(0, &["--debug", "--preset", "lan"]);
     cluster.ports.push(free_port());
+    cluster.client_ports.push(free_port());
     let (pid_file, metrics) = (cluster.path(1, "pid"), cluster.path(1, "metrics"));
     let mut child = cluster
         .command(1)

@@ -121,7 +121,11 @@ fn the_help_names_every_option() {
         "--log-file",
         "--metrics-file",
         "--pid-file",
-        "--workload-rate",
+        "--client-port",
+        "--admin-port",
+        "--max-clients",
+        "--max-request-bytes",
+        "--snapshot-bytes",
         "--seed",
         "RAFT_PEERS",
     ] {

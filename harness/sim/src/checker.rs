@@ -12,12 +12,12 @@ use std::{
 };
 
 use sraft_core::{
-    Appended, Entry, Envelope, Event, HardState, Index, Message, Node, NodeId, Output, Role, Term,
-    Time,
+    Appended, Entry, Envelope, Event, HardState, Index, Message, Node, NodeId, Output, ReadReply,
+    Role, Snapshot, Term, Time,
 };
 use sraft_events::CampaignKind;
 
-use crate::{disk::Disk, world::Host};
+use crate::{application::Application, disk::Disk, world::Host};
 
 /// An invariant that does not hold, and where.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -62,6 +62,7 @@ const DURABILITY: &str = "Durability";
 const ONE_VOTE: &str = "one vote per term";
 const MONOTONY: &str = "terms and commits only grow";
 const RESERVED: &str = "reserved terms belong to their ranks";
+const READS: &str = "reads are linearizable";
 const COVERED: &str = "messages are covered by what is durable";
 
 /// A hash map whose order does not matter and whose hashes are the same in every run.
@@ -73,6 +74,8 @@ struct Committed {
     command: u64,
     /// The term in which it was first known to be committed.
     known_in: Term,
+    /// The state of whoever has applied everything up to it.
+    state: Application,
 }
 
 /// What a node looked like after its last event.
@@ -99,6 +102,9 @@ pub(crate) struct Checker {
     /// Every rank that a leader of a term has ever given to a node.
     ranks: Map<(Term, u32, NodeId), ()>,
     seen: Vec<Seen>,
+    /// The reads that each node has not answered: when they were asked, and up to where the log had
+    /// been applied by any node, and perhaps acknowledged to a client, by then.
+    reads: Vec<BTreeMap<u64, (u64, Index)>>,
 }
 
 impl Checker {
@@ -111,6 +117,7 @@ impl Checker {
             votes: Map::default(),
             ranks: Map::default(),
             seen: vec![Seen::default(); size],
+            reads: vec![BTreeMap::new(); size],
         }
     }
 
@@ -118,8 +125,23 @@ impl Checker {
         self.committed.len() as u64
     }
 
-    pub(crate) fn started(&mut self, index: usize, hard_state: HardState) {
-        self.seen[index] = Seen { term: hard_state.term, ..Seen::default() };
+    /// A node starts, with a state machine from its snapshot.
+    pub(crate) fn started(&mut self, index: usize, hard_state: HardState, applied: Index) {
+        let term = hard_state.term;
+        self.seen[index] = Seen { term, commit: applied, applied, ..Seen::default() };
+        self.reads[index].clear();
+    }
+
+    /// A client of the node wants to read.
+    pub(crate) fn asked(&mut self, index: usize, id: u64, now: u64) {
+        let floor = self.committed();
+        self.reads[index].insert(id, (now, floor));
+    }
+
+    /// When the oldest read was asked that has not been answered.
+    pub(crate) fn unanswered_since(&self) -> Option<Time> {
+        let all = self.reads.iter().flat_map(BTreeMap::values);
+        all.map(|(asked, _)| Time::from_nanos(*asked)).min()
     }
 
     /// After a node's event, before its output is carried out.
@@ -142,8 +164,14 @@ impl Checker {
             })?;
         }
         self.step(index, node)?;
+        if let Some(snapshot) = &output.install {
+            self.install(index, snapshot)?;
+        }
         if !output.committed.is_empty() {
             self.commit(hosts, index, node, &output.committed)?;
+        }
+        for read in &output.reads {
+            self.answered(index, *read)?;
         }
         for envelope in &output.messages {
             self.promise(id, node, &host.disk, envelope)?;
@@ -179,7 +207,10 @@ impl Checker {
                 ensure(leader == id, ELECTION_SAFETY, || {
                     format!("nodes {leader} and {id} were both elected in term {term}")
                 })?;
-                let lacking = self.committed.iter().enumerate().find(|(position, entry)| {
+                // Of what its snapshot covers the last entry stands for all of it.
+                let covered = node.log().first_index() as usize - 1;
+                let known = self.committed.iter().enumerate().skip(covered.saturating_sub(1));
+                let lacking = known.into_iter().find(|(position, entry)| {
                     entry.known_in < *term
                         && node.log().term_at(*position as Index + 1) != Some(entry.term)
                 });
@@ -295,7 +326,9 @@ impl Checker {
                 continue;
             }
             let known_in = node.status().term;
-            self.committed.push(Committed { term: entry.term, command, known_in });
+            let mut state = self.committed.last().map_or(Application::default(), |last| last.state);
+            state.apply(entry);
+            self.committed.push(Committed { term: entry.term, command, known_in, state });
             let holders = holders(hosts, entry);
             ensure(holders >= self.majority, DURABILITY, || {
                 format!(
@@ -320,6 +353,43 @@ impl Checker {
         Ok(())
     }
 
+    /// A node puts a snapshot in the place of its state: one of a state that the cluster has been
+    /// in, and of a later one than it is in itself.
+    fn install(&mut self, index: usize, snapshot: &Snapshot) -> Verdict {
+        let id = index as NodeId + 1;
+        let position = (snapshot.last_index as usize).wrapping_sub(1);
+        let known = self.committed.get(position).map(|entry| (entry.term, entry.state));
+        let found = Application::decode(&snapshot.data).map(|state| (snapshot.last_term, state));
+        ensure(found.is_some() && found == known, MACHINE_SAFETY, || {
+            format!("node {id} installs {snapshot:?}, which holds {found:?} and not {known:?}")
+        })?;
+        let seen = &mut self.seen[index];
+        ensure(snapshot.last_index > seen.applied, MACHINE_SAFETY, || {
+            format!("node {id} installs {snapshot:?} after it has applied entry {}", seen.applied)
+        })?;
+        seen.applied = snapshot.last_index;
+        Ok(())
+    }
+
+    /// Linearizability by construction: whatever any node had applied when the read was asked may
+    /// have been acknowledged to a client, and so must be seen by the read.
+    fn answered(&mut self, index: usize, read: ReadReply) -> Verdict {
+        let id = index as NodeId + 1;
+        let asked = self.reads[index].remove(&read.id);
+        ensure(asked.is_some(), READS, || {
+            format!("node {id} answers read {}, which is none of its own or was answered", read.id)
+        })?;
+        let (Some(served_at), Some((_, floor))) = (read.index, asked) else { return Ok(()) };
+        ensure((floor..=self.committed()).contains(&served_at), READS, || {
+            format!(
+                "node {id} serves read {} at {served_at}, but {floor} entries were committed when \
+                 it was asked, and {} are by now",
+                read.id,
+                self.committed()
+            )
+        })
+    }
+
     /// Before a disk makes its group durable: what is committed stays durable on a majority, terms
     /// grow, and a vote is not changed. A node may well remove an entry that is committed, if it
     /// got it from a leader of an older term than the one under which it has been committed.
@@ -339,9 +409,17 @@ impl Checker {
                 })?;
                 before = after;
             }
-            let Some(first) = persist.entries.first() else { continue };
-            let replaced = disk.entries.iter().skip(first.index as usize - 1).find(|old| {
-                let new = persist.entries.get((old.index - first.index) as usize);
+            let own = persist.snapshot.as_ref().map(|new| (new.snapshot.last_index, new.reset));
+            let first = persist.entries.first().map(|first| first.index);
+            // The snapshot stands for what it covers, and another node's for the whole log.
+            let from = match own {
+                Some((last_index, true)) => last_index + 1,
+                _ => first.unwrap_or(Index::MAX),
+            };
+            let kept = from.saturating_sub(disk.first_index());
+            let replaced = disk.entries.iter().skip(kept as usize).find(|old| {
+                let place = first.and_then(|first| old.index.checked_sub(first));
+                let new = place.and_then(|place| persist.entries.get(place as usize));
                 self.committed.get(old.index as usize - 1).is_some_and(|c| c.term == old.term)
                     && new.map(|new| new.term) != Some(old.term)
                     && holders(hosts, old) <= self.majority
@@ -360,7 +438,7 @@ impl Checker {
         let durable = disk.hard_state;
         let covered = |holds: bool, what: &str| {
             ensure(holds, COVERED, || {
-                let last = disk.entries.last().map_or((0, 0), |e| (e.index, e.term));
+                let last = disk.last();
                 format!(
                     "node {id} sends {envelope:?}: {what}; durable are {durable:?} and the log up \
                      to {}@{}",
@@ -373,8 +451,7 @@ impl Checker {
             // A request that waited for the disk may speak of a log that is no more, but never
             // of a better one than the disk holds.
             Message::RequestVote(request) => covered(
-                (request.last_term, request.last_index)
-                    <= disk.entries.last().map_or((0, 0), |last| (last.term, last.index)),
+                (request.last_term, request.last_index) <= (disk.last().1, disk.last().0),
                 "it boasts of entries that are not durable",
             ),
             Message::VoteReply(reply) => {
@@ -410,24 +487,43 @@ impl Checker {
                 let Ok(Appended { match_index }) = reply.result else { return Ok(()) };
                 // In a batch the node may have gone on to a term with another log; what this
                 // reply speaks of is then only on the disk.
+                // What the log has no more, on the disk or in memory, is committed.
+                let committed = self.committed.get((match_index as usize).wrapping_sub(1));
+                let held = node.log().term_at(match_index).or(committed.map(|known| known.term));
                 let agrees = node.status().term != reply.term
-                    || disk.term_at(match_index) == node.log().term_at(match_index);
+                    || match_index <= disk.covered()
+                    || disk.term_at(match_index) == held;
                 covered(
-                    match_index <= disk.entries.len() as Index && agrees,
+                    match_index <= disk.last().0 && agrees,
                     "the entries it acknowledges are not durable",
                 )
             }
             Message::TimeoutNow { term } => {
                 covered(*term <= durable.term, "its term is not durable")
             }
-            Message::Forward { .. } => Ok(()),
+            Message::InstallSnapshot(install) => {
+                let leader = self.leaders.get(&install.term);
+                ensure(leader == Some(&id), ELECTION_SAFETY, || {
+                    let term = install.term;
+                    format!("node {id} leads in term {term}, but {leader:?} was elected")
+                })
+            }
+            Message::InstallReply(reply) => {
+                covered(reply.term <= durable.term, "its term is not durable")
+            }
+            Message::ReadIndex { .. }
+            | Message::ReadIndexReply { .. }
+            | Message::Forward { .. } => Ok(()),
         }
     }
 }
 
 /// On how many disks an entry is durable.
 fn holders(hosts: &[Host], entry: &Entry) -> usize {
-    hosts.iter().filter(|host| host.disk.term_at(entry.index) == Some(entry.term)).count()
+    let holds = |disk: &Disk| {
+        disk.covered() >= entry.index || disk.term_at(entry.index) == Some(entry.term)
+    };
+    hosts.iter().filter(|host| holds(&host.disk)).count()
 }
 
 fn digest(command: &[u8]) -> u64 {

@@ -17,6 +17,7 @@
 //! assert_ne!(world.serving().expect("its successor"), old);
 //! ```
 
+mod application;
 mod calendar;
 mod checker;
 mod disk;

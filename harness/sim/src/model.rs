@@ -79,6 +79,13 @@ pub struct Replication {
     pub max_entries: usize,
     /// Most messages with entries on their way to one follower.
     pub max_inflight: usize,
+    /// A node takes a snapshot of its state machine after it has applied so many entries since the
+    /// last one; 0 is never.
+    pub snapshot_entries: u64,
+    /// Most bytes of a snapshot in one message.
+    pub snapshot_chunk_bytes: usize,
+    /// How many of the entries that a snapshot covers are kept.
+    pub retained_entries: u64,
 }
 
 /// A disk. Everything that waits when a write ends is made durable together by the next one.
@@ -152,6 +159,8 @@ pub enum Fault {
     MendDisk(NodeId),
     /// A client proposes a command at this node.
     Propose(NodeId),
+    /// A client asks this node for a linearizable read.
+    Read(NodeId),
     /// The node is asked to hand leadership over.
     Transfer(NodeId),
 }
@@ -200,9 +209,15 @@ impl Default for Network {
 }
 
 impl Default for Replication {
-    /// What nodes do that are not simulated.
+    /// What nodes do that are not simulated, without snapshots.
     fn default() -> Replication {
-        Replication { max_entries: 1024, max_inflight: 64 }
+        Replication {
+            max_entries: 1024,
+            max_inflight: 64,
+            snapshot_entries: 0,
+            snapshot_chunk_bytes: 256 << 10,
+            retained_entries: 5000,
+        }
     }
 }
 
@@ -329,6 +344,9 @@ impl Model {
         if self.replication.max_inflight == 0 {
             return Err(ModelError::Zero("replication.max_inflight"));
         }
+        if self.replication.snapshot_chunk_bytes == 0 {
+            return Err(ModelError::Zero("replication.snapshot_chunk_bytes"));
+        }
         for clock in &self.clocks {
             self.check_node("clock", clock.node)?;
             if clock.ppm.unsigned_abs() > 100_000 {
@@ -381,6 +399,7 @@ impl Model {
             Fault::StallDisk(node) => self.check_node("fault stall-disk", *node),
             Fault::MendDisk(node) => self.check_node("fault mend-disk", *node),
             Fault::Propose(node) => self.check_node("fault propose", *node),
+            Fault::Read(node) => self.check_node("fault read", *node),
             Fault::Transfer(node) => self.check_node("fault transfer", *node),
             Fault::SlowDisk(node, 0) => Err(ModelError::Factor(*node)),
             Fault::SlowDisk(node, _) => self.check_node("fault slow-disk", *node),

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use rand::{RngExt, SeedableRng, seq::IndexedRandom};
 use rand_chacha::ChaCha8Rng;
-use sraft_core::{Detector, NodeId, Preset, Protocol, Span, TimeoutRange, TimingKnobs};
+use sraft_core::{
+    Detector, Node, NodeId, Preset, Protocol, Role, Span, Time, TimeoutRange, TimingKnobs,
+};
 
 use crate::{
     ClockModel, Cut, DiskModel, Distribution, EvidenceModel, Fault, LogNormal, Model, Network,
@@ -74,6 +76,8 @@ struct Swarm {
     strike_us: u64,
     /// Commands proposed with every trouble at most.
     burst: u32,
+    /// Reads asked with every trouble at most.
+    reads: u32,
     #[cfg(feature = "mutants")]
     flaw: Option<crate::Flaw>,
 }
@@ -87,6 +91,9 @@ enum Trouble {
     StrikeWinner,
     /// The leader is cut off the moment it commits.
     StrikeCommit,
+    /// A follower that does not hear the leader stands, and at that moment the others lose their
+    /// connections to the leader, which is asked for reads.
+    Usurp,
     Restart,
     Pause,
     Resume,
@@ -103,12 +110,13 @@ enum Trouble {
     Propose,
 }
 
-const TROUBLES: [Trouble; 19] = [
+const TROUBLES: [Trouble; 20] = [
     Trouble::CrashLeader,
     Trouble::CrashAny,
     Trouble::CrashMany,
     Trouble::StrikeWinner,
     Trouble::StrikeCommit,
+    Trouble::Usurp,
     Trouble::Restart,
     Trouble::Pause,
     Trouble::Resume,
@@ -158,12 +166,13 @@ impl Swarm {
                 clocks.push(ClockModel { node, ppm: rng.random_range(-20_000..20_000) });
             }
         }
+        let often = snapshots(&mut rng);
         let replication = match rng.random_range(0..3) {
-            0 => Replication::default(),
-            1 => Replication { max_entries: 1, max_inflight: rng.random_range(1..=4) },
-            _ => Replication { max_entries: rng.random_range(2..=5), max_inflight: 2 },
+            0 => often,
+            1 => Replication { max_entries: 1, max_inflight: rng.random_range(1..=4), ..often },
+            _ => Replication { max_entries: rng.random_range(2..=5), max_inflight: 2, ..often },
         };
-        let mut model = Model {
+        let model = Model {
             nodes,
             protocol: if rng.random_bool(0.7) { Protocol::SRaft } else { Protocol::Raft },
             timing,
@@ -183,37 +192,78 @@ impl Swarm {
                 *weight = rng.random_range(1..=4) + if mends { 3 } else { 0 };
             }
         }
-        let mut strike_us = rng.random_range(0..=heartbeat_us);
-        let mut span = heartbeat_us * rng.random_range(20..=200);
-        if rng.random_bool(0.2) {
-            // Leaders that leave entries behind which nobody else has, and others that take them
-            // up later: what figure 8 of the Raft paper is about.
-            model.nodes = rng.random_range(3..=5);
-            model.network.links.clear();
-            model.clocks.clear();
-            model.replication = Replication { max_entries: 1, max_inflight: 1 };
-            strike_us = rng.random_range(0..=heartbeat_us / 10);
-            span *= 2;
-            for (trouble, weight) in &mut weights {
-                *weight = match trouble {
-                    Trouble::StrikeWinner | Trouble::StrikeCommit => 6,
-                    Trouble::Restart => 4,
-                    Trouble::OneLink | Trouble::CrashAny => 1,
-                    _ => 0,
-                };
-            }
-        }
-        Swarm {
+        let mut swarm = Swarm {
             model,
             weights,
-            span: Duration::from_micros(span),
+            span: Duration::from_micros(heartbeat_us * rng.random_range(20..=200)),
             pause_us: heartbeat_us * rng.random_range(1..=10),
-            strike_us,
+            strike_us: rng.random_range(0..=heartbeat_us),
             burst: rng.random_range(0..=3),
+            reads: rng.random_range(0..=4),
             rng,
             #[cfg(feature = "mutants")]
             flaw: None,
+        };
+        match swarm.rng.random_range(0..10) {
+            0 | 1 => swarm.left_behind(heartbeat_us),
+            2 | 3 => swarm.unaware(heartbeat_us),
+            _ => {}
         }
+        swarm
+    }
+
+    /// Leaders that leave entries behind which nobody else has, and others that take them up
+    /// later: what figure 8 of the Raft paper is about.
+    fn left_behind(&mut self, heartbeat_us: u64) {
+        let model = &mut self.model;
+        model.nodes = self.rng.random_range(3..=5);
+        model.network.links.clear();
+        model.clocks.clear();
+        model.replication = Replication { max_entries: 1, max_inflight: 1, ..model.replication };
+        self.strike_us = self.rng.random_range(0..=heartbeat_us / 10);
+        self.span *= 2;
+        self.weigh(|trouble| match trouble {
+            Trouble::StrikeWinner | Trouble::StrikeCommit => 6,
+            Trouble::Restart => 4,
+            Trouble::OneLink | Trouble::CrashAny => 1,
+            _ => 0,
+        });
+    }
+
+    /// Leaders that learn late, over slow links, that others have been elected meanwhile, and are
+    /// asked for reads all the time.
+    fn unaware(&mut self, heartbeat_us: u64) {
+        let model = &mut self.model;
+        model.nodes = 3;
+        model.clocks.clear();
+        model.network.loss = 0.0;
+        let slow = self.rng.random_range(1..=3);
+        model.network.links = [1, 2, 3]
+            .into_iter()
+            .filter(|node| *node != slow)
+            .map(|from| {
+                let latency = Distribution::uniform_us(heartbeat_us / 2, heartbeat_us * 3 / 2);
+                crate::LinkModel { from, to: slow, latency }
+            })
+            .collect();
+        model.evidence.connect = Distribution::uniform_us(heartbeat_us / 2, heartbeat_us * 3);
+        model.timing.read_lease = Some(self.rng.random_bool(0.5));
+        model.timing.pre_vote = Some(self.rng.random_bool(0.5));
+        self.pause_us = heartbeat_us;
+        self.reads = 8;
+        self.burst = 1;
+        self.span = Duration::from_micros(heartbeat_us * 200);
+        self.weigh(|trouble| match trouble {
+            Trouble::OneLink | Trouble::Disconnect => 6,
+            Trouble::Restart | Trouble::Usurp => 5,
+            Trouble::Transfer => 3,
+            Trouble::CrashAny | Trouble::CrashLeader => 1,
+            _ => 0,
+        });
+    }
+
+    fn weigh(&mut self, weight: impl Fn(Trouble) -> u32) {
+        self.weights.iter_mut().for_each(|(trouble, weighs)| *weighs = weight(*trouble));
     }
 
     fn replayed(&self, seed: u64) -> String {
@@ -253,6 +303,7 @@ impl Swarm {
             }
             let trouble = self.next();
             self.strike(world, trouble)?;
+            self.read(world)?;
             let pause = Duration::from_micros(self.rng.random_range(0..=self.pause_us));
             world.run_for(pause)?;
         }
@@ -264,6 +315,8 @@ impl Swarm {
         let last = world.nodes().filter_map(|(_, node)| node).map(|node| node.log().last_index());
         let messages = last.max().unwrap_or(0) / config.max_append_entries as u64 + 1;
         let bound = bound + config.heartbeat * 3 * messages as u32;
+        // And for snapshots, of which the pieces may arrive in the wrong order each time.
+        let bound = bound + config.heartbeat * 40;
         let deadline = world.now() + bound;
         while world.now() < deadline {
             world.run_while(deadline, |world| world.serving().is_none())?;
@@ -275,10 +328,80 @@ impl Swarm {
             // A leader that is deposed in the meantime has not served.
             let step = deadline.min(world.now() + config.timeout.max);
             if world.run_while(step, |world| world.tally().committed == before)? {
-                return Ok(());
+                return self.all_reads_are_answered(world, seed, deadline);
             }
         }
         Err(Failure::NotLive { seed, what: "no command was committed", bound })
+    }
+
+    /// Reads are served again, and those that were asked before have been answered.
+    fn all_reads_are_answered(
+        mut self,
+        world: &mut World,
+        seed: u64,
+        deadline: Time,
+    ) -> Result<(), Failure> {
+        let config = world.nodes().find_map(|(_, node)| node.map(|node| node.config().clone()));
+        // Of the slowest clock, and beyond the next heartbeat.
+        let patience = (config.expect("all nodes run").read_patience() * 3).mul_f64(1.1);
+        let before = world.tally().reads;
+        while world.tally().reads == before {
+            if world.now() > deadline + patience {
+                let bound = patience;
+                return Err(Failure::NotLive { seed, what: "no read was served", bound });
+            }
+            world.strike(Fault::Read(self.anybody()))?;
+            let step = world.now() + patience / 3;
+            world.run_while(step, |world| world.tally().reads == before)?;
+        }
+        let asked_by = world.now();
+        world.run_while(asked_by + patience, |world| {
+            world.unanswered_since().is_some_and(|since| since <= asked_by)
+        })?;
+        if world.unanswered_since().is_some_and(|since| since <= asked_by) {
+            return Err(Failure::NotLive { seed, what: "a read got no answer", bound: patience });
+        }
+        Ok(())
+    }
+
+    fn usurp(
+        &mut self,
+        world: &mut World,
+        leader: NodeId,
+        usurper: NodeId,
+    ) -> Result<(), Box<Violation>> {
+        let Some(node) = world.node(usurper).filter(|_| usurper != leader) else { return Ok(()) };
+        let limit = world.now() + node.config().timeout.max * 2;
+        let cut = Cut { from: vec![leader], to: vec![usurper], both_ways: true };
+        world.strike(Fault::Cut(cut.clone()))?;
+        let stands =
+            |node: &Node| matches!(node.status().role, Role::PreCandidate | Role::Candidate);
+        world.run_while(limit, |world| !world.node(usurper).is_some_and(stands))?;
+        for other in 1..=NodeId::from(self.model.nodes) {
+            if other != leader && other != usurper {
+                world.strike(Fault::Disconnect(leader, other))?;
+            }
+        }
+        for _ in 0..8 {
+            let step = self.rng.random_range(0..=self.strike_us / 2);
+            world.run_for(Duration::from_micros(step))?;
+            world.strike(Fault::Read(leader))?;
+        }
+        world.strike(Fault::Mend(cut))
+    }
+
+    /// Asks for reads: anywhere, and where they are most likely to go wrong, at nodes that take
+    /// themselves for the leader.
+    fn read(&mut self, world: &mut World) -> Result<(), Box<Violation>> {
+        for _ in 0..self.rng.random_range(0..=self.reads) {
+            let leads = |node: &Node| node.status().role == Role::Leader;
+            let leaders = world.nodes().filter(|(_, node)| node.is_some_and(leads));
+            let leaders: Vec<NodeId> = leaders.map(|(id, _)| id).collect();
+            let any = self.anybody();
+            let at = leaders.choose(&mut self.rng).filter(|_| self.rng.random_bool(0.5));
+            world.strike(Fault::Read(at.copied().unwrap_or(any)))?;
+        }
+        Ok(())
     }
 
     fn next(&mut self) -> Trouble {
@@ -338,6 +461,7 @@ impl Swarm {
                 let leader = world.leader().unwrap_or(any);
                 Cut { from: vec![leader], to: others(&[leader]), both_ways: true }
             }
+            Trouble::Usurp => return self.usurp(world, leader, any),
             Trouble::Restart => return world.strike(Fault::Restart(any)),
             Trouble::Pause => {
                 let node = if self.rng.random_bool(0.5) { leader } else { any };
@@ -422,7 +546,23 @@ fn timing(rng: &mut ChaCha8Rng) -> TimingKnobs {
     if rng.random_bool(0.2) {
         knobs.promotion_timeout = Some(Span(base.heartbeat));
     }
+    if rng.random_bool(0.25) {
+        knobs.read_lease = Some(true);
+    }
     knobs
+}
+
+/// How often nodes take snapshots, and in how many pieces those travel.
+fn snapshots(rng: &mut ChaCha8Rng) -> Replication {
+    if rng.random_bool(0.3) {
+        return Replication::default();
+    }
+    Replication {
+        snapshot_entries: rng.random_range(1..=12),
+        snapshot_chunk_bytes: rng.random_range(8..=64),
+        retained_entries: if rng.random_bool(0.5) { 0 } else { rng.random_range(1..=8) },
+        ..Replication::default()
+    }
 }
 
 fn latency(rng: &mut ChaCha8Rng, heartbeat_us: u64) -> Distribution {

@@ -7,16 +7,20 @@ mod view;
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
     time::Duration,
 };
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use sraft_core::{Config, Entry, Event, HardState, Input, Message, Node, NodeId, Restored, Role};
-use sraft_core::{Term, Time};
+use sraft_core::{
+    Config, Entry, Event, HardState, Index, Input, Message, Node, NodeId, Restored, Role, Term,
+    Time,
+};
 use sraft_events::{FaultAction, LossCause, Record};
 
 use crate::{
+    application::Application,
     calendar::Calendar,
     checker::{Checker, Violation},
     disk::Disk,
@@ -40,6 +44,13 @@ enum Happening {
     },
     Wake {
         node: u32,
+    },
+    /// The node's process, of this life, has serialised its state machine.
+    Serialised {
+        node: u32,
+        life: u32,
+        index: Index,
+        data: Arc<[u8]>,
     },
     /// The peer's process, of this life, has died, and its connection closes.
     Close {
@@ -71,6 +82,10 @@ pub(crate) struct Host {
     wake: u64,
     /// The term in which it accepted its leader last.
     accepted: Term,
+    pub application: Application,
+    /// Where the last snapshot of its application stands, be it on its way to the disk.
+    serialised: Index,
+    serialises: bool,
 }
 
 impl Host {
@@ -116,6 +131,12 @@ pub struct Tally {
     pub handovers: u64,
     /// Entries committed by the cluster (0 without checking).
     pub committed: u64,
+    /// Snapshots that nodes have taken of their own state.
+    pub snapshots: u64,
+    /// Snapshots that followers have got from their leader.
+    pub installs: u64,
+    /// Reads that could be served.
+    pub reads: u64,
 }
 
 impl std::ops::AddAssign for Tally {
@@ -126,6 +147,9 @@ impl std::ops::AddAssign for Tally {
         self.promotions += other.promotions;
         self.handovers += other.handovers;
         self.committed += other.committed;
+        self.snapshots += other.snapshots;
+        self.installs += other.installs;
+        self.reads += other.reads;
     }
 }
 
@@ -166,6 +190,9 @@ pub struct World {
     hosts: Vec<Host>,
     cut: Vec<bool>,
     calendar: Calendar<Happening>,
+    snapshot_entries: u64,
+    /// Reads that have been asked.
+    asked: u64,
     checker: Option<Checker>,
     recorder: Option<Recorder>,
     trace: Option<Trace>,
@@ -223,6 +250,8 @@ impl World {
                 id,
                 max_append_entries: model.replication.max_entries,
                 max_inflight: model.replication.max_inflight,
+                snapshot_chunk_bytes: model.replication.snapshot_chunk_bytes,
+                retained_entries: model.replication.retained_entries,
                 ..lowered.clone()
             };
             alter(&mut config);
@@ -237,6 +266,9 @@ impl World {
                 links: vec![Link::NEW; size],
                 wake: u64::MAX,
                 accepted: 0,
+                application: Application::default(),
+                serialised: 0,
+                serialises: false,
             }
         };
         let mut link_latency = Vec::new();
@@ -258,6 +290,8 @@ impl World {
             hosts: members.iter().map(host).collect(),
             cut: vec![false; size * size],
             calendar: Calendar::new(),
+            snapshot_entries: model.replication.snapshot_entries,
+            asked: 0,
             checker: observe.check.then(|| Checker::new(size)),
             recorder: observe.record.then(|| Recorder::new(&members, lowered.sub_leaders())),
             trace: observe.trace.then(Trace::default),

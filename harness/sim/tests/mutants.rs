@@ -6,7 +6,7 @@ use sraft_sim::{Failure, Flaw, replay_with_flaw, swarm, swarm_with_flaw};
 
 const MOST_SEEDS: u64 = 1000;
 
-const FLAWS: [Flaw; 9] = [
+const FLAWS: [Flaw; 15] = [
     Flaw::Core(Mutation::GrantWithoutLogCheck),
     Flaw::Core(Mutation::GrantWithoutRecord),
     Flaw::Core(Mutation::CommitLogLength),
@@ -16,6 +16,12 @@ const FLAWS: [Flaw; 9] = [
     Flaw::Core(Mutation::ReplyBeforeDurable),
     Flaw::Core(Mutation::LeadWithoutOwnVote),
     Flaw::Core(Mutation::KeepHeldReplies),
+    Flaw::Core(Mutation::ReadUnconfirmed),
+    Flaw::Core(Mutation::ReadConfirmedBefore),
+    Flaw::Core(Mutation::ReadBeforeReady),
+    Flaw::Core(Mutation::VoteDespiteLease),
+    Flaw::Core(Mutation::InstallNotDurable),
+    Flaw::Core(Mutation::SnapshotDropsTail),
 ];
 
 /// Assertions of the core are findings here, and not to be written to the test's output.

@@ -19,8 +19,9 @@ struct Config<'a> {
     host: &'a str,
     peers: Vec<String>,
     data_dir: &'static str,
+    client_port: u16,
+    admin_port: u16,
     seed: u64,
-    workload_rate: u32,
     timing: TimingKnobs,
 }
 
@@ -43,9 +44,10 @@ impl System for Sraft {
             host: &own.host,
             peers: peers.map(|(at, node)| format!("{node}={}:{}", at.host, at.peer)).collect(),
             data_dir: "data",
+            client_port: own.client,
+            admin_port: own.admin,
             // TOML has no number beyond this.
             seed: start.seed & i64::MAX as u64,
-            workload_rate: launch.rate,
             timing: every_knob(&launch.timing),
         };
         let config = toml::to_string(&config).expect("plain data can be written as TOML");

@@ -66,7 +66,9 @@ impl Node {
                 self.config.stagger * self.config.sub_leaders() as u32 + self.draw(spread)
             }
         };
-        let at = self.alarm.at.min(self.now + wait);
+        // Who relies on leases must wait for them all the same.
+        let free = self.promise.map_or(self.now, |promise| promise.until);
+        let at = self.alarm.at.min((self.now + wait).max(free));
         self.alarm = Alarm { at, evidence: Evidence::Connection };
         if at <= self.now {
             self.alarm_due();

@@ -35,12 +35,21 @@ pub struct Config {
     pub pre_vote: bool,
     /// Whether a leader that is told to stop hands over first.
     pub handover: bool,
+    /// Whether a leader that a majority has lately acknowledged answers reads without asking them
+    /// once more: see [`TimingKnobs::read_lease`](crate::TimingKnobs::read_lease).
+    pub read_lease: bool,
     /// Most entries in one AppendEntries.
     pub max_append_entries: usize,
     /// Most bytes of commands in one AppendEntries; a single larger entry still goes alone.
     pub max_append_bytes: usize,
     /// Most AppendEntries with entries on their way to one follower.
     pub max_inflight: usize,
+    /// Most bytes of a snapshot in one message.
+    pub snapshot_chunk_bytes: usize,
+    /// How many of the entries that a snapshot covers are kept for followers that are a little
+    /// behind. Fewer are kept if they are larger than the snapshot (and than one AppendEntries):
+    /// whoever lacks that much gets it sooner with the snapshot.
+    pub retained_entries: u64,
     /// The flaw that a test wants to see caught.
     #[cfg(feature = "mutants")]
     pub mutation: Option<crate::Mutation>,

@@ -9,37 +9,37 @@ use crate::{
 };
 
 impl Node {
-    pub(crate) fn append_requested(&mut self, from: NodeId, append: AppendEntries) {
+    pub(crate) fn append_requested(&mut self, from: NodeId, mut append: AppendEntries) {
         if append.term < self.hard_state.term {
             let prev_index = append.prev_index;
             let stale = Conflict { prev_index, term: None, first_index: prev_index };
-            return self.reply_append(from, append.seq, Err(stale));
+            return self.reply_append(from, &append, Err(stale));
         }
         if !well_formed(&append) {
             return;
         }
         self.accept_leader(from, append.term);
-        self.take_designation(from, append.designation);
+        self.take_designation(from, append.designation.take());
         let end = append.prev_index + append.entries.len() as Index;
         match self.splice(append.prev_index, append.prev_term, &append.entries) {
-            Err(conflict) => self.reply_append(from, append.seq, Err(conflict)),
-            Ok(_) => {
+            Err(conflict) => self.reply_append(from, &append, Err(conflict)),
+            Ok(()) => {
                 self.commit_to(append.commit.min(end));
                 let match_index = end.min(self.durable_index());
                 if match_index < end && !append.entries.is_empty() {
-                    let reply = self.append_reply(append.seq, Ok(Appended { match_index: end }));
+                    let reply = self.append_reply(&append, Ok(Appended { match_index: end }));
                     self.send_when_durable(from, reply);
                 } else {
                     // A heartbeat is answered at once, for what is durable by now: its round trip
                     // is a measure of the network, not of the disk.
-                    self.reply_append(from, append.seq, Ok(Appended { match_index }));
+                    self.reply_append(from, &append, Ok(Appended { match_index }));
                 }
             }
         }
     }
 
     /// There is a leader in `term`, and it lives.
-    fn accept_leader(&mut self, from: NodeId, term: Term) {
+    pub(crate) fn accept_leader(&mut self, from: NodeId, term: Term) {
         if term > self.hard_state.term || !matches!(self.state, State::Follower) {
             assert!(
                 self.status().role != Role::Leader || term > self.hard_state.term,
@@ -58,11 +58,12 @@ impl Node {
             self.emit(Event::LeaderAccepted { leader: from, term });
         }
         self.heard = Some(self.now);
+        self.promise_lease(Some(from));
         self.dispel_doubts();
     }
 
     /// Learns its rank, and sets its alarm accordingly.
-    fn take_designation(&mut self, from: NodeId, new: Option<Designation>) {
+    pub(crate) fn take_designation(&mut self, from: NodeId, new: Option<Designation>) {
         let old_rank = self.rank();
         let age = |designation: &Designation| (designation.term, designation.epoch);
         match (new, &self.designation) {
@@ -80,13 +81,19 @@ impl Node {
         self.arm(self.silence_timeout());
     }
 
-    fn reply_append(&mut self, to: NodeId, seq: u64, result: Result<Appended, Conflict>) {
-        let reply = self.append_reply(seq, result);
+    fn reply_append(
+        &mut self,
+        to: NodeId,
+        append: &AppendEntries,
+        result: Result<Appended, Conflict>,
+    ) {
+        let reply = self.append_reply(append, result);
         self.send_when_term_durable(to, reply);
     }
 
-    fn append_reply(&self, seq: u64, result: Result<Appended, Conflict>) -> Message {
-        Message::AppendReply(AppendReply { term: self.hard_state.term, seq, result })
+    fn append_reply(&self, append: &AppendEntries, result: Result<Appended, Conflict>) -> Message {
+        let (term, for_term, seq) = (self.hard_state.term, append.term, append.seq);
+        Message::AppendReply(AppendReply { term, for_term, seq, result })
     }
 }
 

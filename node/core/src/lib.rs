@@ -11,7 +11,9 @@
 //! [`Input`] and then carries out what [`Node::take_output`] returns, in this order:
 //!
 //! 1. **Persist.** Hand [`Output::persist`] to the disk. Writes are applied in the order of their
-//!    tickets and several may be made durable by one sync. Do not wait for it.
+//!    tickets and several may be made durable by one sync. Within one write the snapshot comes
+//!    first: either all of a write survives a crash, or what was there before it. Do not wait for
+//!    it.
 //! 2. **Journal.** Write [`Output::events`] to the event log. The driver itself adds what only it
 //!    can know: that the node started and stopped, with which process of a peer it is connected,
 //!    and whom it refused.
@@ -19,16 +21,25 @@
 //!    reordered; it must never be altered. The node itself holds back every message that promises
 //!    something until what it promises is durable, so the driver may send all it is given at once
 //!    and a leader's entries travel while its own disk still writes.
-//! 4. **Apply.** Apply [`Output::committed`] to the application's state machine, in order.
-//! 5. **Reply.** Only now answer clients.
-//! 6. When the disk has made a ticket durable, call `handle` with [`Input::Persisted`]. One call
+//! 4. **Install.** If there is an [`Output::install`], put the application's state machine into
+//!    that state, whatever it was in.
+//! 5. **Apply.** Apply [`Output::committed`] to the state machine, in order.
+//! 6. **Reply.** Only now answer clients. A read in [`Output::reads`] is served from the state
+//!    machine once everything up to its index has been applied, which may be some outputs later.
+//! 7. When the disk has made a ticket durable, call `handle` with [`Input::Persisted`]. One call
 //!    with the highest ticket covers all before it.
-//! 7. Call `handle` with [`Input::Timeout`] once [`Node::next_deadline`] has passed. Before that,
+//! 8. Call `handle` with [`Input::Timeout`] once [`Node::next_deadline`] has passed. Before that,
 //!    pass on every message that has already arrived: a process that slept through a heartbeat
 //!    must not blame the leader for it.
-//! 8. `now` never runs backwards.
+//! 9. `now` never runs backwards, and it is taken after the input has arrived: a leader that
+//!    serves reads by its lease relies on it.
+//! 10. When the log has become long, serialise the state machine as it is after some applied entry
+//!     and call `handle` with [`Input::Snapshot`]. It may take its time over that, in another
+//!     thread, while entries are applied: what is too old by then is ignored.
 //!
-//! After a crash, build a new node from what was durable ([`Restored`]). Inputs that arrive
+//! After a crash, put the state machine into the state of the durable snapshot (or the empty one)
+//! and build a new node from what was durable ([`Restored`]). The node hands out again what has
+//! been committed after the snapshot, once it learns that it has. Inputs that arrive
 //! between two calls of `take_output` may be batched: their writes share one ticket.
 //!
 //! ```
@@ -50,7 +61,7 @@
 //!         // ... write, sync ...
 //!         node.handle(now, Input::Persisted { ticket: persist.ticket });
 //!     }
-//!     // ... journal output.events, send output.messages ...
+//!     // ... journal output.events, send output.messages, take over output.install ...
 //!     committed.extend(output.committed);
 //! }
 //! assert_eq!(node.status().leader, Some(1));
@@ -59,13 +70,15 @@
 mod campaign;
 mod config;
 mod designation;
+mod durability;
 mod follower;
 mod leader;
 mod log;
 mod message;
 mod mutation;
 mod node;
-
+mod read;
+mod snapshot;
 mod time;
 mod timing;
 mod vote;
@@ -74,13 +87,18 @@ pub use config::{Config, ConfigError};
 pub use designation::Designation;
 pub use log::{Entry, Log};
 pub use message::{
-    AppendEntries, AppendReply, Appended, Conflict, Message, RequestVote, VoteReply,
+    AppendEntries, AppendReply, Appended, Conflict, InstallReply, InstallSnapshot, Message,
+    RequestVote, VoteReply,
 };
 #[cfg(feature = "mutants")]
 pub use mutation::Mutation;
 pub use node::{Node, Role, Status};
+pub use read::ReadReply;
+pub use snapshot::{PersistSnapshot, Snapshot};
 pub use time::Time;
 pub use timing::{Detector, Preset, Protocol, Span, TimeoutRange, Timing, TimingKnobs};
+
+use std::sync::Arc;
 
 pub use sraft_events::{Event, Index, NodeId, Term};
 
@@ -100,7 +118,11 @@ pub struct HardState {
 pub struct Restored {
     /// Term and vote.
     pub hard_state: HardState,
-    /// The log, from index 1, without gaps.
+    /// The newest snapshot, if there is one. The driver has put its state machine into this state
+    /// before it builds the node.
+    pub snapshot: Option<Snapshot>,
+    /// The log, without gaps: from the entry after the snapshot's last (or from index 1 if there
+    /// is none), or from an earlier one that [`PersistSnapshot::first_index`] said to keep.
     pub entries: Vec<Entry>,
 }
 
@@ -143,6 +165,22 @@ pub enum Input {
         /// carry would keep all that follows from committing.
         command: Vec<u8>,
     },
+    /// A client wants to read. Answered in [`Output::reads`]: with the index up to which the state
+    /// machine must have been applied for the read to be linearizable, or that it has to be asked
+    /// again, because no leader is known, or it was lost, or it did not answer in time.
+    Read {
+        /// Names the read in the answer. The driver gives every read of a node's life another.
+        id: u64,
+    },
+    /// The driver has serialised its state machine as it was after applying entry `index`. The node
+    /// makes that durable ([`Persist::snapshot`]) and then drops the log up to there, less what
+    /// [`Config::retained_entries`] keeps. One that is older than what the node has is ignored.
+    Snapshot {
+        /// The last entry that had been applied.
+        index: Index,
+        /// The state, opaque to the core.
+        data: Arc<[u8]>,
+    },
     /// Hand leadership to the Primary, or to the follower with the longest log if there is none
     /// (dissertation, 3.10). Nothing happens on a node that does not lead.
     Transfer,
@@ -164,6 +202,9 @@ pub struct Persist {
     pub ticket: u64,
     /// The new term and vote, if they changed.
     pub hard_state: Option<HardState>,
+    /// A new snapshot, in the place of the one before: to be made durable before `entries`, or
+    /// together with them.
+    pub snapshot: Option<PersistSnapshot>,
     /// New entries, if any. Everything in the log from the first one's index on is replaced.
     pub entries: Vec<Entry>,
 }
@@ -177,8 +218,13 @@ pub struct Output {
     pub events: Vec<(Time, Event)>,
     /// To be sent.
     pub messages: Vec<Envelope>,
+    /// A snapshot from the leader: the state machine is to be replaced by it *before* `committed`
+    /// is applied. It covers more than has been applied so far.
+    pub install: Option<Snapshot>,
     /// To be applied, in order. No-ops are included, so that indices have no gaps.
     pub committed: Vec<Entry>,
+    /// Answers to reads.
+    pub reads: Vec<ReadReply>,
 }
 
 impl Output {
@@ -187,6 +233,8 @@ impl Output {
         self.persist.is_none()
             && self.events.is_empty()
             && self.messages.is_empty()
+            && self.install.is_none()
             && self.committed.is_empty()
+            && self.reads.is_empty()
     }
 }

@@ -1,7 +1,7 @@
 use serde::{Deserialize, Serialize};
 use sraft_events::{Index, Term};
 
-use crate::message::Conflict;
+use crate::{message::Conflict, snapshot::Snapshot};
 
 /// One entry of the replicated log.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -11,12 +11,17 @@ pub struct Entry {
     /// The term of the leader that made it.
     pub term: Term,
     /// What the state machine is to do; empty is the no-op with which a leader begins its term.
+    #[serde(with = "serde_bytes")]
     pub command: Vec<u8>,
 }
 
-/// The log in memory: what is durable, and what is on its way there.
+/// The log in memory: what is durable, and what is on its way there. It begins after its *base*,
+/// an entry of which only index and term are still known: the beginning of time, or the last entry
+/// that a snapshot has made dispensable.
 #[derive(Clone, Debug, Default, Hash)]
 pub struct Log {
+    base_index: Index,
+    base_term: Term,
     entries: Vec<Entry>,
 }
 
@@ -35,47 +40,89 @@ pub enum Fit {
 }
 
 impl Log {
-    /// A log with these entries.
+    /// A log with these entries, from index 1.
     ///
     /// # Panics
     /// If they do not count up from 1 with terms that never fall: the store must check that, and
     /// report it, before it lets a node start.
     pub fn new(entries: Vec<Entry>) -> Log {
-        for (position, entry) in entries.iter().enumerate() {
-            assert_eq!(entry.index, position as Index + 1, "the restored log has a gap");
-        }
-        assert!(entries.is_sorted_by_key(|e| e.term), "the restored log's terms fall");
-        Log { entries }
+        Log::after(0, 0, entries)
     }
 
-    /// Index of the last entry, 0 if there is none.
+    fn after(base_index: Index, base_term: Term, entries: Vec<Entry>) -> Log {
+        for (index, entry) in (base_index + 1..).zip(&entries) {
+            assert_eq!(entry.index, index, "the restored log has a gap");
+        }
+        let first_term = entries.first().map_or(base_term, |entry| entry.term);
+        let falls = !entries.is_sorted_by_key(|e| e.term) || first_term < base_term;
+        assert!(!falls, "the restored log's terms fall");
+        Log { base_index, base_term, entries }
+    }
+
+    /// What a node finds on its disk. The entries may begin before the snapshot ends.
+    pub(crate) fn restored(snapshot: Option<&Snapshot>, mut entries: Vec<Entry>) -> Log {
+        let Some(&Snapshot { last_index, last_term, .. }) = snapshot else {
+            return Log::new(entries);
+        };
+        match entries.first().map(|entry| entry.index) {
+            // The snapshot covers all of them.
+            _ if entries.last().is_none_or(|last| last.index < last_index) => {
+                Log::after(last_index, last_term, Vec::new())
+            }
+            Some(first) if first <= last_index => {
+                let base = entries.remove(0);
+                let log = Log::after(base.index, base.term, entries);
+                let fits = log.term_at(last_index) == Some(last_term);
+                assert!(fits, "the restored log contradicts the snapshot up to {last_index}");
+                log
+            }
+            _ => Log::after(last_index, last_term, entries),
+        }
+    }
+
+    /// Index of the first entry that is still here, or that would be.
+    pub fn first_index(&self) -> Index {
+        self.base_index + 1
+    }
+
+    /// Index of the last entry before the first one.
+    pub(crate) fn base_index(&self) -> Index {
+        self.base_index
+    }
+
+    /// Index of the last entry, 0 if there has never been one.
     pub fn last_index(&self) -> Index {
-        self.entries.len() as Index
+        self.base_index + self.entries.len() as Index
     }
 
-    /// Term of the last entry, 0 if there is none.
+    /// Term of the last entry, 0 if there has never been one.
     pub fn last_term(&self) -> Term {
-        self.entries.last().map_or(0, |entry| entry.term)
+        self.entries.last().map_or(self.base_term, |entry| entry.term)
     }
 
-    /// The term of the entry at `index`; 0 at index 0, empty past the end.
+    /// The term of the entry at `index`, also of the one before the first, 0 at index 0; empty past
+    /// the end and for what is no more.
     pub fn term_at(&self, index: Index) -> Option<Term> {
-        match index {
-            0 => Some(0),
-            _ => self.get(index).map(|entry| entry.term),
+        if index == self.base_index {
+            return Some(self.base_term);
         }
+        self.get(index).map(|entry| entry.term)
     }
 
-    /// The entry at `index`.
+    /// The entry at `index`, if it is still or already here.
     pub fn get(&self, index: Index) -> Option<&Entry> {
-        self.entries.get(usize::try_from(index).ok()?.checked_sub(1)?)
+        self.entries.get(self.position(index)?)
     }
 
-    /// The entries from `from` (at least 1) to `to`, both included, as far as they exist.
+    /// The entries from `from` to `to`, both included, as far as they are here.
     pub fn range(&self, from: Index, to: Index) -> &[Entry] {
-        let start = (from.max(1) - 1).min(self.last_index()) as usize;
-        let end = to.min(self.last_index()) as usize;
-        &self.entries[start..end.max(start)]
+        let start = from.saturating_sub(self.first_index()).min(self.entries.len() as Index);
+        let end = to.min(self.last_index()).saturating_sub(self.base_index).max(start);
+        &self.entries[start as usize..end as usize]
+    }
+
+    fn position(&self, index: Index) -> Option<usize> {
+        usize::try_from(index.checked_sub(self.first_index())?).ok()
     }
 
     /// Appends a command and returns its index.
@@ -106,34 +153,55 @@ impl Log {
     ) -> Result<Fit, Conflict> {
         match self.term_at(prev_index) {
             Some(term) if term == prev_term => {}
+            // What a snapshot covers is committed, and every leader has it.
+            None if prev_index < self.base_index => {}
             Some(term) => {
-                let first = self.entries.partition_point(|entry| entry.term < term) as Index + 1;
-                return Err(Conflict { prev_index, term: Some(term), first_index: first });
+                let before = self.entries.partition_point(|entry| entry.term < term) as Index;
+                let first_index = self.first_index() + before;
+                return Err(Conflict { prev_index, term: Some(term), first_index });
             }
             None => {
                 let first_index = self.last_index() + 1;
                 return Err(Conflict { prev_index, term: None, first_index });
             }
         }
-        let Some(new) = entries.iter().position(|e| self.term_at(e.index) != Some(e.term)) else {
+        let is_new = |entry: &Entry| {
+            entry.index >= self.base_index && self.term_at(entry.index) != Some(entry.term)
+        };
+        let Some(new) = entries.iter().position(is_new) else {
             return Ok(Fit::Known);
         };
         let from = entries[new].index;
         let truncated = from <= self.last_index();
         assert!(from > commit, "a leader's entry {from} contradicts the committed log ({commit})");
-        self.entries.truncate(from as usize - 1);
+        self.truncate(from - 1);
         self.entries.extend_from_slice(&entries[new..]);
         Ok(Fit::Extended { from, truncated })
     }
 
     /// Removes everything after `last`.
     pub(crate) fn truncate(&mut self, last: Index) {
-        self.entries.truncate(usize::try_from(last).unwrap_or(usize::MAX));
+        let kept = last.saturating_sub(self.base_index);
+        self.entries.truncate(usize::try_from(kept).unwrap_or(usize::MAX));
+    }
+
+    /// Removes everything up to `last`, which is in the log or before it.
+    pub(crate) fn compact(&mut self, last: Index) {
+        let Some(position) = self.position(last) else { return };
+        self.base_index = last;
+        self.base_term = self.entries[position].term;
+        self.entries.drain(..=position);
+    }
+
+    /// Puts a snapshot in the place of everything.
+    pub(crate) fn reset(&mut self, last_index: Index, last_term: Term) {
+        *self = Log { base_index: last_index, base_term: last_term, entries: Vec::new() };
     }
 
     /// The last index of `term` in the log, if it has any.
     pub fn last_index_of_term(&self, term: Term) -> Option<Index> {
-        let past = self.entries.partition_point(|entry| entry.term <= term);
-        (past > 0 && self.entries[past - 1].term == term).then_some(past as Index)
+        let up_to = self.entries.partition_point(|entry| entry.term <= term);
+        let last = self.base_index + up_to as Index;
+        (last > 0 && self.term_at(last) == Some(term)).then_some(last)
     }
 }

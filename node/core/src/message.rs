@@ -8,6 +8,9 @@ use crate::{Designation, Entry, Index, Term};
 /// numbers would have no term left to stand in.
 pub(crate) const MAX_TERM: Term = 1 << 62;
 
+/// The highest index that a snapshot may end at, for the same reason.
+pub(crate) const MAX_INDEX: Index = 1 << 62;
+
 /// What nodes say to one another. A message has no sender field: the transport vouches for it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Message {
@@ -27,7 +30,25 @@ pub enum Message {
     /// A command that reached a follower.
     Forward {
         /// The command.
+        #[serde(with = "serde_bytes")]
         command: Vec<u8>,
+    },
+    /// A piece of a snapshot.
+    InstallSnapshot(InstallSnapshot),
+    /// Answers it, until the snapshot is durable: that is told with an [`AppendReply`].
+    InstallReply(InstallReply),
+    /// A follower asks its leader from which index on a read would be linearizable (dissertation,
+    /// 6.4).
+    ReadIndex {
+        /// Counts what the follower asks, and is never used again, not even by its next process.
+        id: u64,
+    },
+    /// Answers it.
+    ReadIndexReply {
+        /// Repeats the request's.
+        id: u64,
+        /// Empty if the receiver of the request could not find out: it does not lead.
+        index: Option<Index>,
     },
 }
 
@@ -40,7 +61,11 @@ impl Message {
             Message::AppendEntries(append) => append.term,
             Message::AppendReply(reply) => reply.term,
             Message::TimeoutNow { term } => *term,
-            Message::Forward { .. } => 0,
+            Message::InstallSnapshot(install) => install.term,
+            Message::InstallReply(reply) => reply.term,
+            Message::Forward { .. }
+            | Message::ReadIndex { .. }
+            | Message::ReadIndexReply { .. } => 0,
         }
     }
 }
@@ -101,6 +126,9 @@ pub struct AppendEntries {
 pub struct AppendReply {
     /// The follower's term; higher than the leader's if the leader is stale.
     pub term: Term,
+    /// The term of the request. The same leader may have led before, and its messages of that time
+    /// may still be answered: such an answer says nothing about the present.
+    pub for_term: Term,
     /// Repeats the request's.
     pub seq: u64,
     /// Whether the logs fitted.
@@ -123,4 +151,39 @@ pub struct Conflict {
     pub term: Option<Term>,
     /// First index of that term in the follower's log, or one past its end.
     pub first_index: Index,
+}
+
+/// A piece of a snapshot for a follower that lacks what the log has no more (Raft paper, figure 13).
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct InstallSnapshot {
+    /// The leader's term.
+    pub term: Term,
+    /// Counts the leader's messages to this follower, together with its [`AppendEntries`].
+    pub seq: u64,
+    /// The last log index that the snapshot covers.
+    pub last_index: Index,
+    /// That entry's term.
+    pub last_term: Term,
+    /// Size of the whole snapshot in bytes.
+    pub size: u64,
+    /// Where in it this piece belongs.
+    pub offset: u64,
+    /// The piece. An empty one asks how much has arrived.
+    #[serde(with = "serde_bytes")]
+    pub data: Vec<u8>,
+}
+
+/// How much of a snapshot a follower has.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct InstallReply {
+    /// The follower's term; higher than the leader's if the leader is stale.
+    pub term: Term,
+    /// The term of the request.
+    pub for_term: Term,
+    /// Repeats the request's.
+    pub seq: u64,
+    /// Names the snapshot.
+    pub last_index: Index,
+    /// So many bytes from its beginning have arrived.
+    pub received: u64,
 }

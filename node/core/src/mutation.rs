@@ -24,6 +24,18 @@ pub enum Mutation {
     LeadWithoutOwnVote,
     /// Acknowledgements that wait for the disk are not dropped when the term changes.
     KeepHeldReplies,
+    /// A leader serves a read without asking anybody whether it still leads.
+    ReadUnconfirmed,
+    /// A leader takes answers to messages that it sent before the read for confirmation.
+    ReadConfirmedBefore,
+    /// A new leader serves reads before it knows what its predecessors have committed.
+    ReadBeforeReady,
+    /// A voter lets a leader be deposed that may still serve reads by its lease.
+    VoteDespiteLease,
+    /// A follower acknowledges a snapshot before it is durable.
+    InstallNotDurable,
+    /// A follower that takes a snapshot of its own drops the log's end with its beginning.
+    SnapshotDropsTail,
 }
 
 impl Config {

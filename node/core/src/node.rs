@@ -1,24 +1,17 @@
-//! The node: its state, the dispatch of inputs, and what becomes durable when.
+//! The node: its state, and the dispatch of inputs.
 
 mod fingerprint;
 
-use std::{
-    collections::{BTreeMap, VecDeque},
-    time::Duration,
-};
+use std::{collections::BTreeMap, time::Duration};
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use sraft_events::{Event, Evidence, Index, LossCause, NodeId, StepDownReason, Term};
 
 use crate::{
-    Config, Designation, Entry, Envelope, HardState, Input, Log, Message, Output, Persist,
-    RequestVote, Restored, Time, TimeoutRange,
-    campaign::Campaign,
-    leader::Leadership,
-    log::Fit,
-    message::{Conflict, MAX_TERM},
-    mutation::Mutation,
+    Config, Designation, Envelope, HardState, Input, Log, Message, Output, RequestVote, Restored,
+    Snapshot, Time, TimeoutRange, campaign::Campaign, durability::Disk, leader::Leadership,
+    message::MAX_TERM, read::Reads, snapshot::Incoming, vote::Promise,
 };
 
 /// What a node is at the moment.
@@ -49,6 +42,8 @@ pub struct Status {
     pub rank: Option<u32>,
     /// Its commit index.
     pub commit: Index,
+    /// Index of the first entry that its log still has, or would have if it is empty.
+    pub first_index: Index,
     /// Index of the last entry of its log.
     pub last_index: Index,
     /// Whether it leads and its no-op has committed.
@@ -81,7 +76,12 @@ pub struct Node {
     pub(crate) hard_state: HardState,
     pub(crate) log: Log,
     pub(crate) commit: Index,
-    disk: Disk,
+    /// The newest snapshot, of the node's own state or from a leader. It covers all that the log
+    /// has no more, and nothing that is not committed.
+    pub(crate) snapshot: Option<Snapshot>,
+    /// The snapshot that the leader is sending.
+    pub(crate) incoming: Option<Incoming>,
+    pub(crate) disk: Disk,
 
     pub(crate) state: State,
     pub(crate) alarm: Alarm,
@@ -103,37 +103,13 @@ pub struct Node {
     pub(crate) connected: BTreeMap<NodeId, bool>,
     /// Vote requests that would be refused only because the leader seems alive: see `vote`.
     pub(crate) doubts: BTreeMap<NodeId, RequestVote>,
+    /// Where reads rely on a leader's lease: until when this node has no vote for anybody else.
+    pub(crate) promise: Option<Promise>,
+    /// Reads that have not been answered.
+    pub(crate) reads: Reads,
 
-    held: Vec<(u64, Envelope)>,
-    output: Output,
-}
-
-/// What of the node's state is durable.
-#[derive(Clone, Debug, Default)]
-struct Disk {
-    /// The last ticket given out by `take_output`.
-    issued: u64,
-    /// The ticket of the last write that carries term and vote.
-    hard_state: u64,
-    /// The highest durable ticket.
-    durable: u64,
-    /// The last durable index, and where each write under way will move it.
-    durable_index: Index,
-    writes: VecDeque<(u64, Index)>,
-    /// What the next ticket will carry.
-    next_hard_state: bool,
-    next_entries: Vec<Entry>,
-}
-
-impl Disk {
-    /// The ticket that covers all that has changed so far.
-    fn ticket(&self) -> u64 {
-        if self.next_hard_state || !self.next_entries.is_empty() {
-            self.issued + 1
-        } else {
-            self.issued
-        }
-    }
+    pub(crate) held: Vec<(u64, Envelope)>,
+    pub(crate) output: Output,
 }
 
 impl Node {
@@ -141,9 +117,10 @@ impl Node {
     /// from `seed`, which should differ between nodes and between starts.
     ///
     /// # Panics
-    /// If the restored log has gaps, which the storage must rule out.
+    /// If the restored log has gaps or contradicts the snapshot, which the storage must rule out.
     pub fn new(config: Config, restored: Restored, seed: u64, now: Time) -> Node {
-        let log = Log::new(restored.entries);
+        let snapshot = restored.snapshot;
+        let log = Log::restored(snapshot.as_ref(), restored.entries);
         let peers = config.members.iter().filter(|&&peer| peer != config.id);
         let mut node = Node {
             now,
@@ -151,7 +128,9 @@ impl Node {
             hard_state: restored.hard_state,
             disk: Disk { durable_index: log.last_index(), ..Disk::default() },
             log,
-            commit: 0,
+            commit: snapshot.as_ref().map_or(0, |snapshot| snapshot.last_index),
+            snapshot,
+            incoming: None,
             state: State::Follower,
             alarm: Alarm { at: now, evidence: Evidence::Silence },
             leader: None,
@@ -163,11 +142,17 @@ impl Node {
             stood_under: None,
             connected: peers.map(|&peer| (peer, false)).collect(),
             doubts: BTreeMap::new(),
+            promise: None,
+            reads: Reads::new(seed),
             held: Vec::new(),
             output: Output::default(),
             config,
         };
         node.arm(node.config.timeout);
+        if node.hard_state.term > 0 {
+            // What it had promised before it stopped is forgotten, but has to be kept.
+            node.promise_lease(None);
+        }
         node
     }
 
@@ -175,7 +160,8 @@ impl Node {
     ///
     /// # Panics
     /// If a message proves that a safety property of Raft is broken (two leaders in one term, a
-    /// committed entry contradicted): going on would only spread the damage.
+    /// committed entry contradicted): going on would only spread the damage. If the driver reports
+    /// a ticket or a snapshot that it cannot have.
     pub fn handle(&mut self, now: Time, input: Input) {
         self.now = self.now.max(now);
         match input {
@@ -188,37 +174,32 @@ impl Node {
             Input::Persisted { ticket } => self.persisted(ticket),
             Input::PeerLost { peer, cause } => self.peer_lost(peer, cause),
             Input::PeerBack { peer, same_process } => self.peer_back(peer, same_process),
-            Input::Propose { command } => self.propose(command),
+            Input::Propose { command } => _ = self.propose(command),
+            Input::Read { id } => self.read(id),
+            Input::Snapshot { index, data } => self.snapshot_taken(index, data),
             Input::Transfer => self.transfer(),
         }
+        self.drop_lost_reads();
     }
 
     /// When [`Input::Timeout`] is due. It moves with every input.
     pub fn next_deadline(&self) -> Option<Time> {
         match &self.state {
             State::Leader(leadership) => Some(leadership.next_heartbeat),
-            _ => Some(self.doubts_end().map_or(self.alarm.at, |end| end.min(self.alarm.at))),
+            _ => [self.doubts_end(), self.reads_end(), Some(self.alarm.at)]
+                .into_iter()
+                .flatten()
+                .min(),
         }
     }
 
     /// What the driver has to do now, in the order of the fields.
     pub fn take_output(&mut self) -> Output {
         self.replicate();
-        let disk = &mut self.disk;
-        if disk.next_hard_state || !disk.next_entries.is_empty() {
-            disk.issued += 1;
-            if disk.next_hard_state {
-                disk.hard_state = disk.issued;
-            }
-            if let Some(last) = disk.next_entries.last() {
-                disk.writes.push_back((disk.issued, last.index));
-            }
-            self.output.persist = Some(Persist {
-                ticket: disk.issued,
-                hard_state: std::mem::take(&mut disk.next_hard_state).then_some(self.hard_state),
-                entries: std::mem::take(&mut disk.next_entries),
-            });
-        }
+        self.carry_reads_on();
+        self.tell_commits();
+        let installed = self.snapshot.as_ref().map_or(0, |snapshot| snapshot.last_index);
+        self.output.persist = self.disk.take(self.hard_state, installed);
         std::mem::take(&mut self.output)
     }
 
@@ -236,6 +217,7 @@ impl Node {
             leader: self.leader,
             rank: self.rank(),
             commit: self.commit,
+            first_index: self.log.first_index(),
             last_index: self.log.last_index(),
             ready: matches!(&self.state, State::Leader(leadership) if leadership.ready),
         }
@@ -256,11 +238,6 @@ impl Node {
         &self.log
     }
 
-    /// Index of the last durable entry.
-    pub fn durable_index(&self) -> Index {
-        self.disk.durable_index
-    }
-
     /// The newest designation that the node knows; on a leader, its own.
     pub fn designation(&self) -> Option<&Designation> {
         match &self.state {
@@ -276,11 +253,17 @@ impl Node {
             Message::AppendEntries(append) => self.append_requested(from, append),
             Message::AppendReply(reply) => self.append_replied(from, &reply),
             Message::TimeoutNow { term } => self.timeout_now(from, term),
+            Message::InstallSnapshot(install) => self.install_requested(from, install),
+            Message::InstallReply(reply) => self.install_replied(from, &reply),
+            Message::ReadIndex { id } => self.read_asked(from, id),
+            Message::ReadIndexReply { id, index } => self.read_answered(from, id, index),
             Message::Forward { command } => {
                 // Forwarded once and no further: two nodes that take each other for the leader
                 // would send a command back and forth for ever.
-                if matches!(self.state, State::Leader(_)) {
-                    self.propose(command);
+                if matches!(self.state, State::Leader(_))
+                    && let Some(index) = self.propose(command)
+                {
+                    self.tell_when_committed(from, index);
                 }
             }
         }
@@ -291,6 +274,7 @@ impl Node {
             self.heartbeat_due();
             return;
         }
+        self.give_up_reads();
         if self.doubts_end().is_some_and(|end| end <= self.now) {
             self.settle_doubts();
         }
@@ -306,7 +290,9 @@ impl Node {
         match &self.state {
             State::Leader(_) => self.follower_lost(peer, true),
             _ if self.leader == Some(peer) => {
-                self.settle_doubts();
+                if !self.is_bound() {
+                    self.settle_doubts();
+                }
                 // Who has just voted for the successor lets it take over.
                 if cause != LossCause::Closed && self.leader == Some(peer) {
                     self.leader_died();
@@ -371,123 +357,5 @@ impl Node {
     /// Every other member.
     pub(crate) fn peers(&self) -> Vec<NodeId> {
         self.connected.keys().copied().collect()
-    }
-
-    // ---- what may leave the node before what it says is durable --------------------------
-
-    /// Sends at once. For what promises nothing that the disk could forget.
-    pub(crate) fn send(&mut self, to: NodeId, message: Message) {
-        self.output.messages.push(Envelope { to, message });
-    }
-
-    /// Sends once all that has changed so far is durable.
-    pub(crate) fn send_when_durable(&mut self, to: NodeId, message: Message) {
-        let ticket = self.disk.ticket();
-        self.send_after(ticket, to, message);
-    }
-
-    /// Sends once the term that the message speaks of is durable.
-    pub(crate) fn send_when_term_durable(&mut self, to: NodeId, message: Message) {
-        let ticket =
-            if self.disk.next_hard_state { self.disk.issued + 1 } else { self.disk.hard_state };
-        self.send_after(ticket, to, message);
-    }
-
-    fn send_after(&mut self, ticket: u64, to: NodeId, message: Message) {
-        if ticket <= self.disk.durable || self.config.flawed(Mutation::ReplyBeforeDurable) {
-            self.send(to, message);
-        } else {
-            self.held.push((ticket, Envelope { to, message }));
-        }
-    }
-
-    pub(crate) fn set_hard_state(&mut self, hard_state: HardState) {
-        if hard_state.term > self.hard_state.term {
-            // What was promised in an older term must not be said any more: the entries that an
-            // acknowledgement speaks of may be gone by the time it would be released.
-            if !self.config.flawed(Mutation::KeepHeldReplies) {
-                self.held.clear();
-            }
-            self.doubts.retain(|_, request| request.term > hard_state.term);
-        }
-        self.hard_state = hard_state;
-        self.disk.next_hard_state = true;
-    }
-
-    /// Whether term and vote, as they stand, are durable.
-    pub(crate) fn hard_state_durable(&self) -> bool {
-        !self.disk.next_hard_state && self.disk.hard_state <= self.disk.durable
-    }
-
-    /// Appends a leader's own entry.
-    pub(crate) fn append(&mut self, command: Vec<u8>) -> Index {
-        let index = self.log.append(self.hard_state.term, command);
-        self.disk.next_entries.extend(self.log.range(index, index).iter().cloned());
-        index
-    }
-
-    /// Takes up a leader's entries.
-    pub(crate) fn splice(
-        &mut self,
-        prev_index: Index,
-        prev_term: Term,
-        entries: &[Entry],
-    ) -> Result<Fit, Conflict> {
-        let fit = self.log.splice(prev_index, prev_term, entries, self.commit)?;
-        if let Fit::Extended { from, truncated } = fit {
-            let disk = &mut self.disk;
-            if truncated {
-                disk.durable_index = disk.durable_index.min(from - 1);
-                for (_, last) in &mut disk.writes {
-                    *last = (*last).min(from - 1);
-                }
-                disk.next_entries.retain(|entry| entry.index < from);
-            }
-            disk.next_entries.extend_from_slice(self.log.range(from, self.log.last_index()));
-        }
-        Ok(fit)
-    }
-
-    /// Only a flawed core ever cuts its log without a leader's word.
-    pub(crate) fn cut_log(&mut self, last: Index) {
-        self.log.truncate(last);
-        self.disk.durable_index = self.disk.durable_index.min(last);
-        for (_, written) in &mut self.disk.writes {
-            *written = (*written).min(last);
-        }
-        self.disk.next_entries.retain(|entry| entry.index <= last);
-    }
-
-    fn persisted(&mut self, ticket: u64) {
-        assert!(ticket <= self.disk.issued, "ticket {ticket} was never given out");
-        self.disk.durable = self.disk.durable.max(ticket);
-        while let Some(&(written, last)) = self.disk.writes.front() {
-            if written > ticket {
-                break;
-            }
-            self.disk.durable_index = last;
-            self.disk.writes.pop_front();
-        }
-        for (due, envelope) in std::mem::take(&mut self.held) {
-            if due <= ticket {
-                self.output.messages.push(envelope);
-            } else {
-                self.held.push((due, envelope));
-            }
-        }
-        match &self.state {
-            State::Candidate(_) => self.own_vote_durable(),
-            State::Leader(_) => self.advance_commit(),
-            _ => {}
-        }
-    }
-
-    /// Moves the commit index up and hands the entries to the driver.
-    pub(crate) fn commit_to(&mut self, index: Index) {
-        let index = index.min(self.log.last_index());
-        if index > self.commit {
-            self.output.committed.extend_from_slice(self.log.range(self.commit + 1, index));
-            self.commit = index;
-        }
     }
 }

@@ -194,6 +194,14 @@ pub struct TimingKnobs {
     /// Whether a leader that is told to stop hands over first.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub handover: Option<bool>,
+    /// Whether reads rely on clocks: the leader answers them without a round of messages while a
+    /// majority has acknowledged it within nine tenths of the smallest timeout. In return nobody
+    /// votes, or stands, before that timeout has passed since it heard a leader or started, also
+    /// when the leader's connection is closed or the leader itself hands over: takeovers are as
+    /// slow as with silence alone. Reads are linearizable as long as any two clocks of the cluster
+    /// differ in rate by less than a tenth and all nodes run with the same timeouts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub read_lease: Option<bool>,
 }
 
 impl TimingKnobs {
@@ -216,6 +224,7 @@ impl TimingKnobs {
             detector: over.detector.or(base.detector),
             pre_vote: over.pre_vote.or(base.pre_vote),
             handover: over.handover.or(base.handover),
+            read_lease: over.read_lease.or(base.read_lease),
         }
     }
 
@@ -226,7 +235,7 @@ impl TimingKnobs {
             ($($knob:ident),+) => { $(if let Some(value) = self.$knob { timing.$knob = value.into(); })+ };
         }
         take!(election_timeout, rank_timeout, rank_step, follower_timeout, promotion_timeout);
-        take!(stagger, sub_leader_ratio, rtt_alpha, detector, pre_vote, handover);
+        take!(stagger, sub_leader_ratio, rtt_alpha, detector, pre_vote, handover, read_lease);
         match (self.heartbeat, self.preset) {
             (Some(heartbeat), _) => timing.heartbeat = heartbeat.0,
             // The paper ties the heartbeat to the smallest timeout, so it follows an override.
@@ -270,6 +279,7 @@ pub struct Timing {
     pub detector: Detector,
     pub pre_vote: bool,
     pub handover: bool,
+    pub read_lease: bool,
 }
 
 impl Timing {
@@ -289,6 +299,7 @@ impl Timing {
             detector: Detector::Silence,
             pre_vote: true,
             handover: true,
+            read_lease: false,
         }
     }
 
@@ -364,9 +375,12 @@ impl Timing {
             connection_evidence: self.detector == Detector::Connection,
             pre_vote: self.pre_vote,
             handover: self.handover,
+            read_lease: self.read_lease,
             max_append_entries: 1024,
             max_append_bytes: 1 << 20,
             max_inflight: 64,
+            snapshot_chunk_bytes: 256 << 10,
+            retained_entries: 5000,
             #[cfg(feature = "mutants")]
             mutation: None,
         };

@@ -10,6 +10,9 @@
 //! its silence. Instead of guessing, it keeps the request as a *doubt* until the next thing it
 //! learns decides: the leader is heard (refused), its connection closes or the smallest timeout
 //! passes (judged like any other).
+//!
+//! Where leaders serve reads by lease ([`Config::read_lease`]), "who hears a living leader" is no
+//! longer a matter of good manners but a promise: see [`Node::promise_lease`].
 
 use sraft_events::{CampaignKind, Event, NodeId, Refusal};
 
@@ -17,15 +20,23 @@ use crate::{
     HardState, Message, Node, RequestVote, Time, VoteReply, mutation::Mutation, node::State,
 };
 
+/// Not to help anybody but a certain leader to lead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Promise {
+    /// The leader; empty if it is forgotten.
+    to: Option<NodeId>,
+    pub until: Time,
+}
+
 impl Node {
     pub(crate) fn vote_requested(&mut self, from: NodeId, request: RequestVote) {
         // A message that overtook a later one of the same candidate is of no use to it.
         self.doubts.remove(&from);
-        if request.campaign != CampaignKind::Transfer
+        let deposes_living_leader = request.campaign != CampaignKind::Transfer
             && request.term > self.hard_state.term
             && self.leader != Some(from)
-            && self.hears_leader()
-        {
+            && self.hears_leader();
+        if deposes_living_leader || self.breaks_promise(from, &request) {
             if matches!(self.state, State::Leader(_)) {
                 self.refuse(from, &request, Refusal::LeaderAlive);
             } else {
@@ -128,7 +139,34 @@ impl Node {
         if self.doubts.is_empty() {
             return None;
         }
-        Some(self.heard.map_or(self.now, |heard| heard + self.config.smallest_timeout()))
+        let end = self.heard.map_or(self.now, |heard| heard + self.config.smallest_timeout());
+        Some(self.promise.map_or(end, |promise| end.max(promise.until)))
+    }
+
+    /// A leader that serves reads by its lease counts on this node, from the moment it has heard
+    /// that leader: it must not help anybody else to lead for the smallest timeout.
+    pub(crate) fn promise_lease(&mut self, to: Option<NodeId>) {
+        if self.config.read_lease && !self.config.flawed(Mutation::VoteDespiteLease) {
+            let until = self.now + self.config.smallest_timeout();
+            self.promise = Some(Promise { to, until });
+        }
+    }
+
+    /// Whether a promise has yet to be kept.
+    pub(crate) fn is_bound(&self) -> bool {
+        self.promise.is_some_and(|promise| self.now < promise.until)
+    }
+
+    /// Whether to vote as asked would break a promise. What the node was told in between makes no
+    /// difference, neither a higher term nor that the leader's connection is closed, nor that the
+    /// old leader wants it so: that message may be older than the leader of now.
+    fn breaks_promise(&self, from: NodeId, request: &RequestVote) -> bool {
+        let HardState { term, voted_for } = self.hard_state;
+        let given = request.term == term && voted_for == Some(from);
+        self.is_bound()
+            && self.promise.is_some_and(|promise| promise.to != Some(from))
+            && request.term >= term
+            && !given
     }
 
     /// The leader was heard: whoever wanted to depose it is refused.

@@ -218,14 +218,14 @@ impl Bench {
             Step::Appended(numbers, match_index) => {
                 let [term, seq] = numbers.each_ref().map(of);
                 let result = Ok(Appended { match_index: of(match_index) });
-                Message::AppendReply(AppendReply { term, seq, result })
+                Message::AppendReply(AppendReply { term, for_term: term, seq, result })
             }
             Step::Conflict(numbers, at, clash) => {
                 let [term, seq] = numbers.each_ref().map(of);
                 let [prev_index, first_index] = at.each_ref().map(of);
                 let clash = clash.as_ref().map(of);
                 let result = Err(Conflict { prev_index, term: clash, first_index });
-                Message::AppendReply(AppendReply { term, seq, result })
+                Message::AppendReply(AppendReply { term, for_term: term, seq, result })
             }
             Step::TimeoutNow(term) => Message::TimeoutNow { term: of(term) },
             Step::Forward(command) => Message::Forward { command: command.clone() },

@@ -8,8 +8,8 @@ use std::{error::Error, path::Path};
 use goldenscript::{Argument, Command, Context};
 use script::Failure;
 use sraft_core::{
-    AppendEntries, AppendReply, Appended, Conflict, Designation, HardState, Input, Message, Node,
-    NodeId, RequestVote, Restored, Time, VoteReply,
+    AppendEntries, AppendReply, Appended, Conflict, Designation, HardState, Input, InstallReply,
+    InstallSnapshot, Message, Node, NodeId, ReadReply, RequestVote, Restored, Time, VoteReply,
 };
 
 test_each_file::test_each_path! { in "node/core/tests/node" => run }
@@ -69,29 +69,42 @@ impl Bench {
             for envelope in &output.messages {
                 text += &format!("-> {}: {}\n", envelope.to, script::message(&envelope.message));
             }
+            if let Some(snapshot) = &output.install {
+                text += &format!("install {}\n", script::snapshot(snapshot));
+            }
             if !output.committed.is_empty() {
                 text += &format!("committed {}\n", script::entries(&output.committed));
+            }
+            for ReadReply { id, index } in &output.reads {
+                let at = index.map_or("unknown".to_owned(), |index| format!("at {index}"));
+                text += &format!("read {id} {at}\n");
             }
         }
     }
 
-    /// `start id=1 size=5 term=3 vote=2 log=1@1,2@3 disk=instant|manual seed=1 KNOB=VALUE...`
+    /// `start id=1 size=5 term=3 vote=2 log=1@1,2@3 disk=instant|manual seed=1 KNOB=VALUE...`, and
+    /// `snapshot=2@1:data chunk=4 retained=0`
     fn start(&mut self, mut args: Args) -> Result<String, Failure> {
         let id = number(&args, "id", 1)?;
         let size = number(&args, "size", 5)?;
         let voted_for = get(&args, "vote").map(str::parse).transpose()?;
         let restored = Restored {
             hard_state: HardState { term: number(&args, "term", 0)?, voted_for },
+            snapshot: get(&args, "snapshot").map(script::parse_snapshot).transpose()?,
             entries: script::parse_entries(get(&args, "log").unwrap_or(""))?,
         };
         let seed = number(&args, "seed", 1)?;
         self.instant_disk = get(&args, "disk") != Some("manual");
-        for key in ["id", "size", "term", "vote", "log", "seed", "disk"] {
+        let chunk = number(&args, "chunk", 4)?;
+        let retained = number(&args, "retained", 0)?;
+        let keys = ["id", "size", "term", "vote", "log", "seed", "disk"];
+        for key in keys.into_iter().chain(["snapshot", "chunk", "retained"]) {
             args.remove(key);
         }
         let knobs: Vec<_> = args.into_iter().collect();
         self.now = Time::ZERO;
-        let config = script::config(id, size, &knobs)?;
+        let mut config = script::config(id, size, &knobs)?;
+        (config.snapshot_chunk_bytes, config.retained_entries) = (usize::try_from(chunk)?, retained);
         self.node = Some(Node::new(config, restored, seed, self.now));
         (1..=size).filter(|&peer| peer != id).try_fold(String::new(), |text, peer| {
             Ok(text + &self.handle(Input::PeerBack { peer, same_process: false })?)
@@ -154,8 +167,33 @@ impl Bench {
                         first_index: number(args, "first", 1)?,
                     }),
                 };
-                Message::AppendReply(AppendReply { term, seq, result })
+                let for_term = number(args, "for", term)?;
+                Message::AppendReply(AppendReply { term, for_term, seq, result })
             }
+            "install" => {
+                let (last_index, last_term) = position(args, "last")?;
+                Message::InstallSnapshot(InstallSnapshot {
+                    term,
+                    seq: number(args, "seq", 1)?,
+                    last_index,
+                    last_term,
+                    size: number(args, "size", 0)?,
+                    offset: number(args, "offset", 0)?,
+                    data: get(args, "data").unwrap_or("").into(),
+                })
+            }
+            "installed" => Message::InstallReply(InstallReply {
+                term,
+                for_term: number(args, "for", term)?,
+                seq: number(args, "seq", 1)?,
+                last_index: number(args, "last", 0)?,
+                received: number(args, "received", 0)?,
+            }),
+            "read" => Message::ReadIndex { id: number(args, "id", 1)? },
+            "read-index" => Message::ReadIndexReply {
+                id: number(args, "id", 1)?,
+                index: get(args, "index").map(str::parse).transpose()?,
+            },
             "timeout-now" => Message::TimeoutNow { term },
             "forward" => Message::Forward { command: get(args, "command").unwrap_or("x").into() },
             other => return Err(format!("no message is called {other}").into()),
@@ -224,6 +262,19 @@ impl goldenscript::Runner for Bench {
                 self.handle(Input::Propose { command })
             }
             ("transfer", []) => self.handle(Input::Transfer),
+            // Reads that arrive together are handled before their output is taken.
+            ("read", [ids @ .., last]) => {
+                let now = self.now;
+                for id in ids {
+                    let id = id.parse()?;
+                    self.node()?.handle(now, Input::Read { id });
+                }
+                self.handle(Input::Read { id: last.parse()? })
+            }
+            ("snapshot", [index, data]) => {
+                let (index, data) = (index.parse()?, data.as_bytes().into());
+                self.handle(Input::Snapshot { index, data })
+            }
             ("status", []) => {
                 let node = self.node()?;
                 let status = node.status();
@@ -232,14 +283,18 @@ impl goldenscript::Runner for Bench {
                     None => "none".to_owned(),
                 };
                 Ok(format!(
-                    "{:?} term={} leader={} rank={} commit={} last={} ready={} ranks={ranks}\n",
+                    "{:?} term={} leader={} rank={} commit={} last={} ready={} ranks={ranks}{}\n",
                     status.role,
                     status.term,
                     status.leader.map_or("none".into(), |leader| leader.to_string()),
                     status.rank.map_or("none".into(), |rank| rank.to_string()),
                     status.commit,
                     status.last_index,
-                    status.ready
+                    status.ready,
+                    match status.first_index {
+                        1 => String::new(),
+                        first => format!(" first={first}"),
+                    }
                 ))
             }
             (name, _) => Err(format!("cannot do `{name}` with these arguments").into()),

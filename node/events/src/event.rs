@@ -211,6 +211,32 @@ pub enum Event {
         term: Term,
     },
 
+    // ---- snapshots -----------------------------------------------------------------------
+    /// A snapshot of the node's own state machine is durable, and its log has been cut.
+    SnapshotTaken {
+        /// The last log index that it covers.
+        index: Index,
+        /// Its size.
+        bytes: u64,
+    },
+    /// A leader has begun to send a follower a snapshot: the log that it lacks is no more.
+    SnapshotSent {
+        /// The follower.
+        peer: NodeId,
+        /// The last log index that the snapshot covers.
+        index: Index,
+    },
+    /// A follower has got a snapshot from its leader and put it in the place of its state and its
+    /// log.
+    SnapshotInstalled {
+        /// The last log index that it covers.
+        index: Index,
+        /// That entry's term.
+        term: Term,
+        /// Its size.
+        bytes: u64,
+    },
+
     // ---- what the agent does -------------------------------------------------------------
     /// The agent has started a node's process.
     ProcessStarted {

@@ -34,7 +34,7 @@ pub use source::{ParseSourceError, Source};
 use serde::{Deserialize, Serialize};
 
 /// Version of this schema; written once per run into its manifest and in every `node_started`.
-pub const SCHEMA: u32 = 1;
+pub const SCHEMA: u32 = 2;
 
 /// A node of the cluster, numbered from 1.
 pub type NodeId = u64;

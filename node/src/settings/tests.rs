@@ -19,7 +19,7 @@ fn options_stand_above_the_file_and_the_environment_above_both() {
     let dir = tempfile::tempdir().unwrap();
     let file = config(
         &dir,
-        "cluster = 'file'\nnode_id = 1\nworkload_rate = 7\n\
+        "cluster = 'file'\nnode_id = 1\nclient_port = 2379\n\
          peers = ['127.0.0.1:5001', '127.0.0.1:5002', '127.0.0.1:5003']\n\
          [timing]\npreset = 'lan'\nheartbeat = '9ms'\n",
     );
@@ -27,20 +27,24 @@ fn options_stand_above_the_file_and_the_environment_above_both() {
     assert_eq!((of_file.core.id, of_file.cluster.as_str()), (1, "file"));
     assert_eq!(of_file.core.heartbeat.as_millis(), 9);
     assert_eq!(of_file.core.members, [1, 2, 3]);
-    assert_eq!(of_file.workload_rate, 7);
+    let clients = of_file.clients.unwrap();
+    assert_eq!(clients.client.to_string(), "127.0.0.1:2379");
+    assert_eq!(clients.admin.to_string(), "127.0.0.1:2380");
     assert_eq!(of_file.listen.to_string(), "127.0.0.1:5001");
 
     let flags = NodeArgs {
         cluster: Some("flag".to_owned()),
         node_id: Some(2),
-        workload_rate: Some(0),
+        client_port: Some(4000),
+        admin_port: Some(3999),
         preset: Some(Preset::Reference),
         ..file
     };
     let of_flags = Settings::resolve(flags.clone(), &Environment::default()).unwrap();
     assert_eq!((of_flags.core.id, of_flags.cluster.as_str()), (2, "flag"));
     assert_eq!(of_flags.core.heartbeat.as_millis(), 50);
-    assert_eq!(of_flags.workload_rate, 0);
+    let clients = of_flags.clients.unwrap();
+    assert_eq!((clients.client.port, clients.admin.port), (4000, 3999));
     assert_eq!(of_flags.core.sub_leaders(), 1);
 
     let env = Environment {
@@ -90,7 +94,15 @@ fn mistakes_name_the_place() {
         ("[timing\n", "node.toml:1: "),
         (&format!("{peers}[timing]\nheartbeat = '200ms'\n"), "less than two heartbeats"),
         (&format!("{peers}cluster = ''\n"), "--cluster"),
-        (&format!("{peers}workload_rate = 4000000\n"), "--workload-rate"),
+        (&format!("{peers}client_port = 5001\n"), "--client-port: 5001 is the port for peers"),
+        (&format!("{peers}client_port = 5000\n"), "--admin-port: 5001 is the port for peers"),
+        (&format!("{peers}client_port = 9\nadmin_port = 9\n"), "9 is the port for clients"),
+        (&format!("{peers}client_port = 65535\n"), "--admin-port: give one from 1 to 65535"),
+        (&format!("{peers}client_port = 0\n"), "--client-port: 0 is not a port"),
+        (&format!("{peers}admin_port = 9\n"), "give --client-port too"),
+        (&format!("{peers}max_clients = 0\n"), "--max-clients: 0 is out of range"),
+        (&format!("{peers}max_request_bytes = 9000000\n"), "--max-request-bytes: 9000000"),
+        (&format!("{peers}snapshot_bytes = 10\n"), "--snapshot-bytes: 10 is out of range"),
         (&format!("{peers}port = 5002\n"), "--port 5002"),
         ("node_id = 1\n", "no peers"),
     ];
@@ -131,5 +143,7 @@ fn the_file_in_the_documentation_is_understood() {
     let settings = Settings::resolve(config(&dir, &example), &Environment::default()).unwrap();
     assert_eq!(settings.core.heartbeat.as_millis(), 12);
     assert_eq!(settings.listen.to_string(), "10.0.1.10:5000");
-    assert!(example.contains("workload_rate") && settings.pid_file.is_some());
+    assert!(settings.clients.is_some() && settings.pid_file.is_some());
+    assert_eq!(settings.snapshot_bytes, SNAPSHOT_BYTES);
+    assert_eq!(settings.max_request_bytes, MAX_REQUEST_BYTES as usize);
 }

@@ -1,36 +1,41 @@
 use std::{
-    fs::{self, File},
+    fs::File,
     io,
+    ops::Range,
     path::{Path, PathBuf},
+    sync::atomic::AtomicBool,
 };
 
-use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
-use sraft_core::{Entry, HardState, Index, Persist, Restored, Term};
+use sraft_core::{Entry, HardState, Index, Persist, Restored, Snapshot, Term};
 
 use super::{
     StorageError,
+    engine::{Base, Batch, Content, Engine},
     identity::{self, Identity},
-    unpanicked,
+    snapshots, unpanicked,
     watermark::{Watermark, WatermarkFile},
 };
 
-const HARD_STATE: &[u8] = b"h";
-const ENTRY: u8 = b'e';
+/// Entries that are removed along with a group of writes at least, if there are any to remove.
+const TRIM: Index = 256;
 
 /// The open data directory.
 pub struct Disk {
-    database: Database,
-    keyspace: Keyspace,
-    log: PathBuf,
+    engine: Engine,
+    dir: PathBuf,
     watermark: WatermarkFile,
     mark: Watermark,
-    // Held until the database, which is declared before it, has been closed.
+    /// The snapshot that the log continues.
+    base: Base,
+    /// Entries up to `base` that are still in the log, on their way out.
+    waste: Vec<Range<Index>>,
+    // Held until the engine, which is declared before it, has been closed.
     _lock: File,
 }
 
 impl std::fmt::Debug for Disk {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Disk").field("log", &self.log).field("mark", &self.mark).finish()
+        f.debug_struct("Disk").field("dir", &self.dir).field("mark", &self.mark).finish()
     }
 }
 
@@ -46,38 +51,51 @@ impl Disk {
         identity::check(dir, &log, identity)?;
         let (watermark, promised) = open_watermark(dir)?;
         let damaged = |path, what| StorageError::Damaged { path, what };
-        let (database, keyspace, restored) = unpanicked(&log, damaged, || {
-            let (database, keyspace) = open_log(&log).map_err(|trouble| trouble.at(&log))?;
-            let restored = restore(&keyspace).map_err(|trouble| trouble.at(&log))?;
-            Ok((database, keyspace, restored))
+        let (engine, content) = unpanicked(&log, damaged, || {
+            let engine = Engine::open(&log).map_err(|trouble| trouble.at(&log))?;
+            let content = engine.content().map_err(|trouble| trouble.at(&log))?;
+            Ok((engine, content))
         })?;
-        if let Some(what) = promised.and_then(|promised| missing(&promised, &restored)) {
+        if let Some(what) = promised.and_then(|promised| missing(&promised, &content)) {
             let watermark = watermark.path().to_owned();
             return Err(StorageError::Lost { path: log, watermark, what });
         }
+        let base = content.base;
+        let snapshot = (base.index > 0).then(|| snapshots::read(dir, base)).transpose()?;
+        // Only once it is certain that nothing else is needed.
+        snapshots::remove_others(dir, base.index)?;
         identity::sync_directory(dir)?;
+        let last = content.entries.last();
         let mark = Watermark {
-            term: restored.hard_state.term,
-            voted_for: restored.hard_state.voted_for,
-            last_index: restored.entries.last().map_or(0, |entry| entry.index),
-            last_term: restored.entries.last().map_or(0, |entry| entry.term),
+            term: content.hard_state.term,
+            voted_for: content.hard_state.voted_for,
+            last_index: last.map_or(base.index, |entry| entry.index),
+            last_term: last.map_or(base.term, |entry| entry.term),
         };
-        let disk = Disk { database, keyspace, log, watermark, mark, _lock: lock };
-        Ok((disk, restored))
+        let dir = dir.to_owned();
+        let Content { hard_state, entries, waste, .. } = content;
+        let disk = Disk { engine, dir, watermark, mark, base, waste, _lock: lock };
+        Ok((disk, Restored { hard_state, snapshot, entries }))
     }
 
     /// Where the log is, for messages.
     pub fn path(&self) -> &Path {
-        &self.log
+        self.engine.path()
     }
 
-    /// Makes a group of writes durable with one sync and returns its highest ticket.
+    /// The data directory.
+    pub(super) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Makes a group of writes durable with one sync and returns its highest ticket. Snapshots in
+    /// it are not looked at: see [`Disk::continue_from`] and [`Disk::replace_by`].
     ///
     /// # Errors
     /// Nothing may be taken for durable after an error, not even by a later call.
     ///
     /// # Panics
-    /// If `group` is empty.
+    /// If `group` is empty, or replaces entries that a snapshot covers.
     pub fn write(&mut self, group: Vec<Persist>) -> Result<u64, StorageError> {
         let ticket = group.last().expect("a group has at least one write").ticket;
         let mut mark = self.mark;
@@ -98,90 +116,143 @@ impl Disk {
             mark.last_index = last.index;
             mark.last_term = last.term;
         }
-
         if lowest <= self.mark.last_index {
-            let below = lowest - 1;
-            let last_term = self.term_at(below)?;
-            let lowered = Watermark { last_index: below, last_term, ..self.mark };
-            self.watermark.lower(lowered).map_err(|error| self.failed(&error))?;
+            let last_term = self.term_at(lowest - 1)?;
+            self.lower(lowest - 1, last_term)?;
         }
 
-        let mut batch = self.database.batch().durability(Some(PersistMode::SyncData));
+        let mut batch = self.engine.batch();
         if (mark.term, mark.voted_for) != (self.mark.term, self.mark.voted_for) {
-            let hard_state = HardState { term: mark.term, voted_for: mark.voted_for };
-            let payload = postcard::to_stdvec(&hard_state).map_err(|error| self.failed(&error))?;
-            batch.insert(&self.keyspace, HARD_STATE, seal(HARD_STATE, &payload));
+            batch.hard_state(HardState { term: mark.term, voted_for: mark.voted_for })?;
         }
         for entry in &entries {
-            let key = entry_key(entry.index);
-            let mut payload = Vec::with_capacity(8 + entry.command.len());
-            payload.extend_from_slice(&entry.term.to_le_bytes());
-            payload.extend_from_slice(&entry.command);
-            batch.insert(&self.keyspace, key, seal(&key, &payload));
+            batch.entry(entry);
         }
         for index in mark.last_index + 1..=self.mark.last_index {
-            batch.remove(&self.keyspace, entry_key(index));
+            batch.remove(index);
         }
-        // An empty batch would not be synced, but then there is nothing to sync either: all that
-        // an earlier call wrote is durable.
-        batch.commit().map_err(|error| self.failed(&error))?;
-        self.mark = mark;
-        self.watermark.raise(mark).map_err(|error| self.failed(&error))?;
+        if !entries.is_empty() {
+            // Twice what comes in, so that under any load the waste comes to an end.
+            trim(&mut batch, &mut self.waste, TRIM + 2 * entries.len() as Index);
+        }
+        batch.commit_durably()?;
+        self.raise(mark)?;
         Ok(ticket)
     }
 
-    fn term_at(&self, index: Index) -> Result<Term, StorageError> {
-        if index == 0 {
-            return Ok(0);
+    /// Lets the log continue a snapshot of this node's own, which is durable. Returns whether it
+    /// does: a snapshot from the leader may have come in between.
+    ///
+    /// # Errors
+    /// Nothing may be taken for durable after an error.
+    pub(super) fn continue_from(&mut self, base: Base) -> Result<bool, StorageError> {
+        if base.index <= self.base.index {
+            snapshots::remove_older(&self.dir, self.base.index)?;
+            return Ok(false);
         }
-        let key = entry_key(index);
-        let value = self.keyspace.get(key).map_err(|error| self.failed(&error))?;
-        let entry = value.and_then(|value| decode_entry(&key, &value));
-        entry.map(|entry| entry.term).ok_or_else(|| StorageError::Damaged {
-            path: self.log.clone(),
-            what: format!("log entry {index} cannot be read any more"),
-        })
+        assert!(base.index <= self.mark.last_index, "a snapshot covers what is durable");
+        let mut batch = self.engine.batch();
+        batch.base(base)?;
+        batch.commit_durably()?;
+        self.waste.push(self.base.index + 1..base.index + 1);
+        self.base = base;
+        snapshots::remove_older(&self.dir, base.index)?;
+        Ok(true)
+    }
+
+    /// Replaces the whole log by a snapshot from the leader, which it makes durable first.
+    /// `hard_state` is made durable along with it: the log never reaches a later term.
+    ///
+    /// # Errors
+    /// Nothing may be taken for durable after an error.
+    ///
+    /// # Panics
+    /// If the snapshot is older than the one that the log continues.
+    pub(super) fn replace_by(
+        &mut self,
+        snapshot: &Snapshot,
+        hard_state: Option<HardState>,
+    ) -> Result<(), StorageError> {
+        let base = Base { index: snapshot.last_index, term: snapshot.last_term };
+        assert!(base.index > self.base.index, "the leader's snapshots only move forward");
+        snapshots::write(&self.dir, snapshot, &AtomicBool::new(false))?;
+        let last = self.mark.last_index;
+        if last > base.index {
+            // What is promised has to hold before and after the change.
+            self.lower(self.base.index, self.base.term)?;
+        }
+        let mut mark = Watermark { last_index: base.index, last_term: base.term, ..self.mark };
+        let mut batch = self.engine.batch();
+        if let Some(hard_state) = hard_state {
+            batch.hard_state(hard_state)?;
+            mark.term = hard_state.term;
+            mark.voted_for = hard_state.voted_for;
+        }
+        batch.base(base)?;
+        // Entries up to the base are waste from now on; those above it would seem to continue it.
+        for index in base.index + 1..=last {
+            batch.remove(index);
+        }
+        batch.commit_durably()?;
+        self.waste.push(self.base.index + 1..last.min(base.index) + 1);
+        self.base = base;
+        self.raise(mark)?;
+        snapshots::remove_older(&self.dir, base.index)
+    }
+
+    /// Removes some of what snapshots have made superfluous. Returns whether there is more.
+    ///
+    /// # Errors
+    /// Nothing may be taken for durable after an error.
+    pub(super) fn trim(&mut self) -> Result<bool, StorageError> {
+        if !self.waste.is_empty() {
+            let mut batch = self.engine.batch();
+            trim(&mut batch, &mut self.waste, TRIM);
+            // Whoever finds these entries after a crash passes over them.
+            batch.commit()?;
+        }
+        Ok(!self.waste.is_empty())
+    }
+
+    /// Whether there is anything to trim.
+    pub(super) fn has_waste(&self) -> bool {
+        !self.waste.is_empty()
+    }
+
+    fn term_at(&self, index: Index) -> Result<Term, StorageError> {
+        assert!(index >= self.base.index, "what a snapshot covers is not replaced");
+        if index == self.base.index { Ok(self.base.term) } else { self.engine.term_at(index) }
+    }
+
+    fn lower(&mut self, last_index: Index, last_term: Term) -> Result<(), StorageError> {
+        let lowered = Watermark { last_index, last_term, ..self.mark };
+        self.watermark.lower(lowered).map_err(|error| self.engine.failed(&error))
+    }
+
+    fn raise(&mut self, mark: Watermark) -> Result<(), StorageError> {
+        self.mark = mark;
+        self.watermark.raise(mark).map_err(|error| self.engine.failed(&error))
     }
 
     /// Stands for a disk that fails: the entry can no longer be read.
     #[cfg(test)]
     pub(super) fn lose_entry(&self, index: Index) {
-        self.keyspace.remove(entry_key(index)).expect("the test's disk works");
-    }
-
-    fn failed(&self, error: &dyn std::fmt::Display) -> StorageError {
-        StorageError::Write { path: self.log.clone(), what: error.to_string() }
+        self.engine.lose_entry(index);
     }
 }
 
-enum Trouble {
-    Io(io::Error),
-    Damage(String),
-}
-
-impl Trouble {
-    fn at(self, log: &Path) -> StorageError {
-        let path = log.to_owned();
-        match self {
-            Trouble::Io(source) => StorageError::Directory { path, source },
-            Trouble::Damage(what) => StorageError::Damaged { path, what },
+fn trim(batch: &mut Batch<'_>, waste: &mut Vec<Range<Index>>, mut most: Index) {
+    while let Some(range) = waste.first_mut()
+        && most > 0
+    {
+        let end = range.end.min(range.start.saturating_add(most));
+        for index in range.start..end {
+            batch.remove(index);
+            most -= 1;
         }
-    }
-}
-
-impl From<fjall::Error> for Trouble {
-    fn from(error: fjall::Error) -> Trouble {
-        match error {
-            // These two are what a file says that has been cut or overwritten.
-            fjall::Error::Io(error)
-                if !matches!(
-                    error.kind(),
-                    io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData
-                ) =>
-            {
-                Trouble::Io(error)
-            }
-            error => Trouble::Damage(error.to_string()),
+        range.start = end;
+        if range.is_empty() {
+            waste.remove(0);
         }
     }
 }
@@ -201,80 +272,9 @@ fn open_watermark(dir: &Path) -> Result<(WatermarkFile, Option<Watermark>), Stor
     Ok((file, Some(mark).filter(|_| !is_new)))
 }
 
-fn open_log(path: &Path) -> Result<(Database, Keyspace), Trouble> {
-    if !path.exists() {
-        make_log(path)?;
-    }
-    open_engine(path)
-}
-
-/// A process that is killed while the engine makes its files leaves some that the engine cannot
-/// open. So they are made under another name and get theirs once they are whole.
-fn make_log(path: &Path) -> Result<(), Trouble> {
-    let staged = path.with_extension("new");
-    match fs::remove_dir_all(&staged) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(Trouble::Io(error)),
-        _ => {}
-    }
-    let (database, keyspace) = open_engine(&staged)?;
-    database.persist(PersistMode::SyncAll)?;
-    drop((keyspace, database));
-    fs::rename(&staged, path).map_err(Trouble::Io)
-}
-
-fn open_engine(path: &Path) -> Result<(Database, Keyspace), Trouble> {
-    // The log is read once, at the start, and lives in memory from then on: a large cache would
-    // only make the process slower to tear down. One worker is enough for the rare flush.
-    let database = Database::builder(path).cache_size(256 << 10).worker_threads(1).open()?;
-    let keyspace = database
-        .keyspace("raft", || KeyspaceCreateOptions::default().max_memtable_size(16 << 20))?;
-    Ok((database, keyspace))
-}
-
-fn restore(keyspace: &Keyspace) -> Result<Restored, Trouble> {
-    let mut restored = Restored::default();
-    for item in keyspace.iter() {
-        let (key, value) = item.into_inner()?;
-        if *key == *HARD_STATE {
-            let hard_state =
-                unseal(&key, &value).and_then(|payload| postcard::from_bytes(payload).ok());
-            restored.hard_state = hard_state.ok_or_else(|| {
-                Trouble::Damage("the record of term and vote has a wrong checksum".to_owned())
-            })?;
-            continue;
-        }
-        let next = restored.entries.len() as Index + 1;
-        let Some(entry) = decode_entry(&key, &value) else {
-            return Err(Trouble::Damage(format!(
-                "the record where log entry {next} should be has a wrong checksum"
-            )));
-        };
-        if entry.index != next {
-            return Err(Trouble::Damage(format!(
-                "log entry {next} is missing (entry {} follows)",
-                entry.index
-            )));
-        }
-        if restored.entries.last().is_some_and(|last| last.term > entry.term) {
-            return Err(Trouble::Damage(format!(
-                "log entry {next} has a lower term than the one before it"
-            )));
-        }
-        restored.entries.push(entry);
-    }
-    let last_term = restored.entries.last().map_or(0, |entry| entry.term);
-    if last_term > restored.hard_state.term {
-        return Err(Trouble::Damage(format!(
-            "the log reaches term {last_term}, but the recorded term is {}",
-            restored.hard_state.term
-        )));
-    }
-    Ok(restored)
-}
-
 /// What is missing of a state that was known to be durable.
-fn missing(promised: &Watermark, restored: &Restored) -> Option<String> {
-    let HardState { term, voted_for } = restored.hard_state;
+fn missing(promised: &Watermark, content: &Content) -> Option<String> {
+    let HardState { term, voted_for } = content.hard_state;
     if term < promised.term {
         return Some(format!("it is at term {term}, but term {} was durable", promised.term));
     }
@@ -284,56 +284,23 @@ fn missing(promised: &Watermark, restored: &Restored) -> Option<String> {
     {
         return Some(format!("the vote for node {vote} in term {term} is gone"));
     }
-    let last = restored.entries.last().map_or(0, |entry| entry.index);
+    let base = content.base;
+    let last = content.entries.last().map_or(base.index, |entry| entry.index);
     if last < promised.last_index {
         return Some(format!(
             "the log ends with entry {last}, but entry {} was durable",
             promised.last_index
         ));
     }
-    let position = usize::try_from(promised.last_index).ok()?.checked_sub(1)?;
-    let found = restored.entries.get(position)?.term;
+    // Of what a snapshot has replaced nothing more can be said.
+    let found = match promised.last_index.checked_sub(base.index)? {
+        0 => base.term,
+        place => content.entries.get(usize::try_from(place).ok()? - 1)?.term,
+    };
     (found != promised.last_term).then(|| {
         format!(
             "log entry {} is of term {found}, but one of term {} was durable",
             promised.last_index, promised.last_term
         )
     })
-}
-
-fn entry_key(index: Index) -> [u8; 9] {
-    let mut key = [ENTRY; 9];
-    // Big-endian, so that the keyspace's order is the log's.
-    key[1..].copy_from_slice(&index.to_be_bytes());
-    key
-}
-
-fn decode_entry(key: &[u8], value: &[u8]) -> Option<Entry> {
-    let index = match key {
-        [ENTRY, index @ ..] => Index::from_be_bytes(index.try_into().ok()?),
-        _ => return None,
-    };
-    let (term, command) = unseal(key, value)?.split_first_chunk::<8>()?;
-    Some(Entry { index, term: Term::from_le_bytes(*term), command: command.to_vec() })
-}
-
-/// A value with a checksum that covers its key too: a record in the wrong place is as wrong as a
-/// changed one.
-fn seal(key: &[u8], payload: &[u8]) -> Vec<u8> {
-    let mut value = Vec::with_capacity(4 + payload.len());
-    value.extend_from_slice(&checksum(key, payload).to_le_bytes());
-    value.extend_from_slice(payload);
-    value
-}
-
-fn unseal<'a>(key: &[u8], value: &'a [u8]) -> Option<&'a [u8]> {
-    let (sum, payload) = value.split_first_chunk::<4>()?;
-    (u32::from_le_bytes(*sum) == checksum(key, payload)).then_some(payload)
-}
-
-fn checksum(key: &[u8], payload: &[u8]) -> u32 {
-    let mut hasher = crc32fast::Hasher::new();
-    hasher.update(key);
-    hasher.update(payload);
-    hasher.finalize()
 }

@@ -9,6 +9,9 @@ use sraft_core::{Entry, HardState, Index, Restored, Term};
 
 use super::*;
 
+mod crash;
+mod snapshots;
+
 fn identity() -> Identity {
     Identity { cluster: "c".to_owned(), node: 2 }
 }
@@ -27,7 +30,7 @@ fn entries(from: Index, to: Index, term: Term) -> Vec<Entry> {
 
 fn write(ticket: u64, hard_state: Option<(Term, u64)>, entries: Vec<Entry>) -> Persist {
     let hard_state = hard_state.map(|(term, vote)| HardState { term, voted_for: Some(vote) });
-    Persist { ticket, hard_state, entries }
+    Persist { ticket, hard_state, snapshot: None, entries }
 }
 
 /// A directory with ten entries of term 3, written in three groups.
@@ -325,7 +328,7 @@ fn the_thread_reports_tickets_in_order_and_covers_all_of_them() {
                 tickets += written;
                 groups += 1;
             }
-            Report::Failed(error) => panic!("{error}"),
+            other => panic!("{other:?}"),
         }
     }
     assert_eq!(tickets, 200);

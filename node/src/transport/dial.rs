@@ -100,6 +100,7 @@ impl Dialer {
             self.forget_redial();
             former = None;
             self.slot.set_dialled(peer.boot_id);
+            self.slot.set_client_port(peer.client_port);
             // Waiting messages are of the time before the loss.
             while queue.try_recv().is_ok() {}
             let boot_id = peer.boot_id;

@@ -136,7 +136,8 @@ mod tests {
                     } else {
                         Err(Conflict { prev_index, term: conflict, first_index })
                     };
-                    Message::AppendReply(AppendReply { term, seq, result })
+                    let for_term = term;
+                    Message::AppendReply(AppendReply { term, for_term, seq, result })
                 }
             ),
             any::<u64>().prop_map(|term| Message::TimeoutNow { term }),

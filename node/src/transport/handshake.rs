@@ -11,7 +11,7 @@ use sraft_core::NodeId;
 use super::frame::{self, FrameError, MAX_HANDSHAKE};
 
 /// Version of the protocol between peers. Nodes of different versions do not talk.
-pub const PROTOCOL: u16 = 1;
+pub const PROTOCOL: u16 = 2;
 
 const MAGIC: &[u8; 4] = b"SRFT";
 
@@ -32,6 +32,8 @@ pub struct Introduction {
     /// Every member of the cluster, in rising order: nodes with different lists would disagree on
     /// what a majority is.
     pub members: Vec<NodeId>,
+    /// The port on which it serves clients, if it does.
+    pub client_port: Option<u16>,
 }
 
 /// The first frame of the node that dials.
@@ -257,6 +259,7 @@ mod tests {
             boot_id: 7,
             program: "0.1.0".to_owned(),
             members: vec![1, 2, 3],
+            client_port: None,
         }
     }
 

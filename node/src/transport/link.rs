@@ -49,6 +49,11 @@ enum State {
 }
 
 impl Link {
+    /// Whether the peer is connected.
+    pub fn is_up(&self) -> bool {
+        self.state == State::Up
+    }
+
     /// Takes a change in and says what to tell the core, in order.
     pub fn change(&mut self, peer: NodeId, change: Change) -> Vec<Input> {
         let mut tell = Vec::new();

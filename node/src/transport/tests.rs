@@ -70,6 +70,7 @@ fn introduction(node: NodeId, boot_id: u64) -> Introduction {
         boot_id,
         program: "test".to_owned(),
         members: vec![1, 2],
+        client_port: Some(node as u16),
     }
 }
 

@@ -22,7 +22,46 @@ impl World {
         for envelope in output.messages {
             self.send(index, envelope.to as usize - 1, envelope.message);
         }
+        let application = &mut self.hosts[index].application;
+        if let Some(snapshot) = &output.install {
+            let state = Application::decode(&snapshot.data);
+            *application = state.expect("the checker has seen that the snapshot is whole");
+        }
+        output.committed.iter().for_each(|entry| application.apply(entry));
+        self.tally.reads += output.reads.iter().filter(|read| read.index.is_some()).count() as u64;
+        self.serialise_if_due(index);
         self.set_alarm(index);
+    }
+
+    /// Takes a snapshot once enough has been applied since the last one. As in the node, that takes
+    /// some time, and what has been applied by then is not in it.
+    fn serialise_if_due(&mut self, index: usize) {
+        let host = &mut self.hosts[index];
+        let Application { applied, .. } = host.application;
+        let due = self.snapshot_entries > 0 && applied >= host.serialised + self.snapshot_entries;
+        if !due || host.serialises {
+            return;
+        }
+        host.serialises = true;
+        let longest = host.config.snapshot_chunk_bytes.min(1 << 10) * 4;
+        let padding = self.rng.random_range(0..=longest);
+        let data = host.application.encode(self.rng.random(), padding);
+        let (node, life) = (index as u32, host.life);
+        let delay = self.samplers.write.draw(&mut self.rng);
+        self.after(delay, Happening::Serialised { node, life, index: applied, data });
+    }
+
+    /// A client of this node wants to read.
+    pub(super) fn read(&mut self, index: usize) {
+        if self.hosts[index].node.is_none() {
+            return;
+        }
+        self.asked += 1;
+        let id = self.asked;
+        if let Some(checker) = &mut self.checker {
+            checker.asked(index, id, self.now);
+        }
+        self.input(index, Input::Read { id });
     }
 
     pub(super) fn observe(&mut self, index: usize, event: Event) {
@@ -44,6 +83,8 @@ impl World {
                 self.hosts[index].accepted = *term;
                 self.announce();
             }
+            Event::SnapshotTaken { .. } => self.tally.snapshots += 1,
+            Event::SnapshotInstalled { .. } => self.tally.installs += 1,
             Event::Ready { term, .. } => {
                 self.ready = Some(Milestone { leader, term: *term, at });
             }

@@ -16,6 +16,14 @@ impl World {
             }
             Happening::Durable { node, serial } => self.durable(node as usize, serial),
             Happening::Wake { node } => self.wake(node as usize),
+            Happening::Serialised { node, life, index, data } => {
+                let host = &mut self.hosts[node as usize];
+                if host.life == life && host.node.is_some() {
+                    host.serialises = false;
+                    host.serialised = host.serialised.max(index);
+                    self.input(node as usize, Input::Snapshot { index, data });
+                }
+            }
             Happening::Close { node, peer, life } => {
                 let (node, peer) = (node as usize, peer as usize);
                 let known = self.hosts[node].links[peer].life == life;
@@ -84,6 +92,7 @@ impl World {
                 let command = vec![b'x'];
                 self.input(index(node), Input::Propose { command });
             }
+            Fault::Read(node) => self.read(index(node)),
             Fault::Transfer(node) => {
                 self.agent(index(node), FaultAction::Stop);
                 self.input(index(node), Input::Transfer);
@@ -104,15 +113,28 @@ impl World {
             host.disk.hard_state.voted_for = None;
         }
         let hard_state = host.disk.hard_state;
-        let restored = Restored { hard_state, entries: host.disk.entries.clone() };
-        let last_index = restored.entries.len() as u64;
+        let snapshot = host.disk.snapshot.clone();
+        let mut entries = host.disk.entries.clone();
+        let (last_index, _) = host.disk.last();
+        host.application = Application::default();
+        host.serialises = false;
+        if let Some(snapshot) = &snapshot {
+            let state = Application::decode(&snapshot.data);
+            host.application = state.expect("what is durable is whole");
+            if self.rng.random_bool(0.5) {
+                // A store need not read more than what follows the snapshot.
+                entries.retain(|entry| entry.index > snapshot.last_index);
+            }
+        }
+        host.serialised = host.application.applied;
+        let restored = Restored { hard_state, snapshot, entries };
         let node = Node::new(host.config.clone(), restored, seed, host.local(now));
         host.node = Some(node);
         if let Some(recorder) = &mut self.recorder {
             recorder.started(index, host.life, hard_state.term, last_index, now);
         }
         if let Some(checker) = &mut self.checker {
-            checker.started(index, hard_state);
+            checker.started(index, hard_state, host.application.applied);
         }
     }
 

@@ -18,7 +18,7 @@ impl World {
         self.hosts.get((id as usize).checked_sub(1)?)?.node.as_ref()
     }
 
-    /// What of a node's state is durable.
+    /// What of a node's state is durable: term, vote, and the log as far as no snapshot covers it.
     pub fn durable_state(&self, id: NodeId) -> Option<(HardState, &[Entry])> {
         let disk = &self.hosts.get((id as usize).checked_sub(1)?)?.disk;
         Some((disk.hard_state, &disk.entries))
@@ -29,6 +29,12 @@ impl World {
         let live = self.hosts.iter().filter(|host| !host.paused).filter_map(|h| h.node.as_ref());
         let ready = live.map(Node::status).filter(|status| status.ready);
         ready.max_by_key(|status| status.term).map(|status| status.id)
+    }
+
+    /// When the oldest read was asked that a node has not answered yet, be it that it has to be
+    /// asked again (nothing without checking).
+    pub fn unanswered_since(&self) -> Option<Time> {
+        self.checker.as_ref().and_then(Checker::unanswered_since)
     }
 
     /// The node that leads in the highest term, ready or not.
@@ -104,11 +110,12 @@ impl World {
     pub(super) fn describe(&self) -> Vec<String> {
         let line = |(index, host): (usize, &Host)| {
             let disk = &host.disk;
-            let last = disk.entries.last().map_or((0, 0), |e| (e.index, e.term));
+            let last = disk.last();
             let durable = format!(
-                "durable: term {} vote {} last {}@{}",
+                "durable: term {} vote {} snapshot {} last {}@{}",
                 disk.hard_state.term,
                 disk.hard_state.voted_for.map_or("none".to_owned(), |vote| vote.to_string()),
+                disk.covered(),
                 last.0,
                 last.1
             );
@@ -117,7 +124,7 @@ impl World {
             };
             let status = node.status();
             format!(
-                "{}: {:?}{} term {} leader {} rank {} commit {} last {}@{}; {durable}",
+                "{}: {:?}{} term {} leader {} rank {} commit {} log {} to {}@{}; {durable}",
                 index + 1,
                 status.role,
                 if host.paused { " (paused)" } else { "" },
@@ -125,6 +132,7 @@ impl World {
                 status.leader.map_or("none".to_owned(), |leader| leader.to_string()),
                 status.rank.map_or("none".to_owned(), |rank| rank.to_string()),
                 status.commit,
+                status.first_index,
                 status.last_index,
                 node.log().last_term(),
             )

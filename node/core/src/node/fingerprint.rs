@@ -20,6 +20,8 @@ impl Hash for Node {
             hard_state,
             log,
             commit,
+            snapshot,
+            incoming,
             disk,
             state: role,
             alarm,
@@ -31,11 +33,14 @@ impl Hash for Node {
             stood_under,
             connected,
             doubts,
+            promise,
+            reads,
             held,
             output,
         } = self;
         (config.id, now, hard_state, log, commit, role, alarm, leader, heard).hash(state);
         (led_term, designation, may_promote, stood_under, connected, doubts).hash(state);
+        (snapshot, incoming, promise, reads).hash(state);
         // Tickets are only ever compared with the durable one: what counts is how far they lie
         // beyond it, not how many writes there have been since the start.
         let Disk {
@@ -44,16 +49,20 @@ impl Hash for Node {
             durable,
             durable_index,
             writes,
+            snapshots,
             next_hard_state,
+            next_snapshot,
             next_entries,
         } = disk;
         let beyond = |ticket: &u64| ticket.saturating_sub(*durable);
         (beyond(issued), beyond(hard_state_ticket), durable_index).hash(state);
-        (next_hard_state, next_entries, writes.len(), held.len()).hash(state);
+        (next_hard_state, next_snapshot, next_entries).hash(state);
+        (writes.len(), snapshots.len(), held.len()).hash(state);
+        snapshots.iter().for_each(|(ticket, own)| (beyond(ticket), own).hash(state));
         writes.iter().for_each(|(ticket, last)| (beyond(ticket), last).hash(state));
         held.iter().for_each(|(ticket, envelope)| (beyond(ticket), envelope).hash(state));
         // Events are left out: they are for the log, and nothing follows from them.
-        (&output.messages, &output.committed).hash(state);
+        (&output.messages, &output.install, &output.committed, &output.reads).hash(state);
     }
 }
 
@@ -71,8 +80,13 @@ impl Hash for Follower {
             last_reply,
             rtt,
             synced,
+            acknowledged,
+            sending,
+            awaits,
+            told,
         } = self;
         (match_index, next_index, probing, probe_sent, inflight, next_seq).hash(state);
         (heartbeats, unanswered, last_reply, rtt.map(f64::to_bits), synced).hash(state);
+        (acknowledged, sending, awaits, told).hash(state);
     }
 }

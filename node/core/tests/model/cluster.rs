@@ -235,6 +235,9 @@ impl Bounds {
             max_append_entries: self.max_append_entries,
             max_append_bytes: 1 << 20,
             max_inflight: 4,
+            read_lease: false,
+            snapshot_chunk_bytes: 1,
+            retained_entries: 0,
         }
     }
 
@@ -245,7 +248,8 @@ impl Bounds {
 
     /// A node that starts, at `now` or a whole timeout before.
     pub(crate) fn boot(&self, id: NodeId, disk: &Disk, now: Time) -> Node {
-        let restored = Restored { hard_state: disk.hard_state, entries: disk.entries.clone() };
+        let entries = disk.entries.clone();
+        let restored = Restored { hard_state: disk.hard_state, snapshot: None, entries };
         let mut node = Node::new(self.config(id), restored, id, now);
         for peer in MEMBERS.into_iter().filter(|&peer| peer != id) {
             node.handle(now, Input::PeerBack { peer, same_process: false });

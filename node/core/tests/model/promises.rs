@@ -81,7 +81,12 @@ pub(crate) fn covered(disk: &Disk, Envelope { to, message }: &Envelope) -> Resul
         }
         Message::RequestVote(request) => last >= (request.last_term, request.last_index),
         Message::AppendEntries(append) => term >= append.term,
-        Message::TimeoutNow { .. } | Message::Forward { .. } => true,
+        Message::InstallSnapshot(install) => term >= install.term,
+        Message::InstallReply(reply) => term >= reply.term,
+        Message::TimeoutNow { .. }
+        | Message::Forward { .. }
+        | Message::ReadIndex { .. }
+        | Message::ReadIndexReply { .. } => true,
     };
     hold(covered, Broken::Covered)
 }

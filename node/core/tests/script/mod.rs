@@ -3,8 +3,8 @@
 use std::{error::Error, time::Duration};
 
 use sraft_core::{
-    AppendEntries, AppendReply, Config, Conflict, Entry, Event, Message, NodeId, Persist, Protocol,
-    RequestVote, TimingKnobs, VoteReply,
+    AppendEntries, AppendReply, Config, Conflict, Entry, Event, InstallReply, InstallSnapshot,
+    Message, NodeId, Persist, Protocol, RequestVote, Snapshot, TimingKnobs, VoteReply,
 };
 
 pub(crate) type Failure = Box<dyn Error>;
@@ -34,6 +34,12 @@ pub(crate) fn parse_entry(text: &str) -> Result<Entry, Failure> {
     Ok(Entry { index: index.parse()?, term: term.parse()?, command: command.into() })
 }
 
+/// As an entry: `4@2:data`.
+pub(crate) fn parse_snapshot(text: &str) -> Result<Snapshot, Failure> {
+    let Entry { index, term, command } = parse_entry(text)?;
+    Ok(Snapshot { last_index: index, last_term: term, data: command.into() })
+}
+
 pub(crate) fn parse_entries(text: &str) -> Result<Vec<Entry>, Failure> {
     text.split(',').filter(|part| !part.is_empty()).map(parse_entry).collect()
 }
@@ -61,10 +67,19 @@ pub(crate) fn persist(persist: &Persist) -> String {
         let vote = hard.voted_for.map_or("none".to_owned(), |vote| vote.to_string());
         text += &format!(" term={} vote={vote}", hard.term);
     }
+    if let Some(new) = &persist.snapshot {
+        let how = if new.reset { " for the whole log" } else { "" };
+        text += &format!(" snapshot {}, log from {}{how}", snapshot(&new.snapshot), new.first_index);
+    }
     if !persist.entries.is_empty() {
         text += &format!(" entries {}", entries(&persist.entries));
     }
     text
+}
+
+pub(crate) fn snapshot(snapshot: &Snapshot) -> String {
+    let Snapshot { last_index, last_term, data } = snapshot;
+    format!("{last_index}@{last_term}:{}", String::from_utf8_lossy(data))
 }
 
 pub(crate) fn entries(entries: &[Entry]) -> String {
@@ -114,7 +129,7 @@ pub(crate) fn message(message: &Message) -> String {
                  commit={commit}{ranks}"
             )
         }
-        Message::AppendReply(AppendReply { term, seq, result }) => match result {
+        Message::AppendReply(AppendReply { term, for_term: _, seq, result }) => match result {
             Ok(appended) => {
                 format!("append! seq={seq} match={} (term {term})", appended.match_index)
             }
@@ -128,5 +143,27 @@ pub(crate) fn message(message: &Message) -> String {
         },
         Message::TimeoutNow { term } => format!("timeout-now term={term}"),
         Message::Forward { command } => format!("forward {}", String::from_utf8_lossy(command)),
+        Message::InstallSnapshot(InstallSnapshot {
+            term,
+            seq,
+            last_index,
+            last_term,
+            size,
+            offset,
+            data,
+        }) => {
+            let data = String::from_utf8_lossy(data);
+            format!(
+                "install? term={term} seq={seq} last={last_index}@{last_term} {offset}/{size}:{data}"
+            )
+        }
+        Message::InstallReply(InstallReply { term, for_term: _, seq, last_index, received }) => {
+            format!("install! seq={seq} last={last_index} received={received} (term {term})")
+        }
+        Message::ReadIndex { id } => format!("read? #{id}"),
+        Message::ReadIndexReply { id, index } => match index {
+            Some(index) => format!("read! #{id} at {index}"),
+            None => format!("read! #{id} unknown"),
+        },
     }
 }
