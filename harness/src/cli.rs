@@ -6,10 +6,13 @@ use clap::{Args, Parser, Subcommand};
 use sraft_node::cli::NodeArgs;
 
 use crate::{
+    doctor::DoctorArgs,
     ec2::Ec2Command,
     host::ssh,
     inventory::{Inventory, InventoryError},
+    keeper::KeeperCommand,
     plan,
+    standing::ClusterCommand,
     testbed::TestbedCommand,
 };
 
@@ -38,11 +41,19 @@ pub(crate) enum Command {
     /// Make hosts on this machine to rehearse on, with an SSH server each (root)
     #[command(subcommand)]
     Testbed(TestbedCommand),
+    /// Run a cluster that stays up, on the hosts of an inventory
+    #[command(subcommand)]
+    Cluster(ClusterCommand),
+    /// Look for what could keep an experiment from working on the hosts of an inventory
+    Doctor(DoctorArgs),
     /// Run one consensus node
     Node(Box<NodeArgs>),
     /// Own the nodes of one host; the harness starts it and talks to it
     #[command(hide = true)]
     Agent,
+    /// Look after a node on its own host; the harness starts it
+    #[command(hide = true, subcommand)]
+    Keeper(KeeperCommand),
 }
 
 #[derive(Args, Debug)]
