@@ -6,11 +6,14 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use sraft_node::cli::NodeArgs;
 
 use crate::{
+    doctor::DoctorArgs,
     ec2::Ec2Command,
     host::ssh,
     inventory::{Inventory, InventoryError},
+    keeper::KeeperCommand,
     load::LoadArgs,
     plan,
+    standing::ClusterCommand,
     testbed::TestbedCommand,
 };
 
@@ -45,6 +48,11 @@ pub(crate) enum Command {
     /// Make hosts on this machine to rehearse on, with an SSH server each (root)
     #[command(subcommand)]
     Testbed(TestbedCommand),
+    /// Run a cluster that stays up, on the hosts of an inventory
+    #[command(subcommand)]
+    Cluster(ClusterCommand),
+    /// Look for what could keep an experiment from working on the hosts of an inventory
+    Doctor(DoctorArgs),
     /// Run one consensus node
     Node(Box<NodeArgs>),
     /// Own the nodes of one host; the harness starts it and talks to it
@@ -63,6 +71,9 @@ pub(crate) enum Command {
     /// Watch a system as a client, one row per operation; an agent starts it
     #[command(hide = true)]
     Probe(ProbeArgs),
+    /// Look after a node on its own host; the harness starts it
+    #[command(hide = true, subcommand)]
+    Keeper(KeeperCommand),
 }
 
 #[derive(Args, Debug)]

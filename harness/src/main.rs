@@ -9,6 +9,9 @@
 //! view         records -> who leads, who follows, who is up
 //! fault        what is done to whom
 //! inventory    the hosts of a cluster, as their owner wrote them down
+//! standing     a cluster that stays up: sraft cluster
+//! doctor       what could keep an experiment from working
+//! keeper       what looks after a node on its own host, for both
 //! host         how an agent is reached, here or over SSH
 //! system       what agents start
 //! simulate     the same plan, with a simulator in the place of agent and cluster
@@ -25,17 +28,20 @@
 mod check;
 mod cli;
 mod cluster;
+mod doctor;
 mod ec2;
 mod experiment;
 mod fault;
 mod host;
 mod inventory;
+mod keeper;
 mod load;
 mod manifest;
 mod plan;
 mod progress;
 mod run;
 mod simulate;
+mod standing;
 mod system;
 mod testbed;
 mod trial;
@@ -69,6 +75,9 @@ fn main() -> ExitCode {
         Command::Load(args) => load::run(&args),
         Command::Ec2(command) => ec2::run(&command),
         Command::Testbed(command) => testbed::run(&command),
+        Command::Cluster(command) => standing::run(&command),
+        Command::Doctor(args) => doctor::run(&args),
+        Command::Keeper(command) => keeper::run(&command),
         Command::Node(args) => return sraft_node::exit_code(sraft_node::run(*args)),
         Command::Exec { die_with_parent, command } => {
             sraft_agent::exec::exec(die_with_parent, &command).map_err(Into::into)

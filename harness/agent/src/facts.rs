@@ -8,8 +8,9 @@ use rustix::system::uname;
 
 use crate::{clock, protocol};
 
-/// What the manifest of a run says of this host. What cannot be found out is left empty.
-pub(crate) fn gather(dir: &Path) -> protocol::HostFacts {
+/// What the manifest of a run says of this host and the file system of a folder. What cannot be found
+/// out is left empty.
+pub fn gather(dir: &Path) -> protocol::HostFacts {
     let system = uname();
     let text = |c: &std::ffi::CStr| c.to_string_lossy().into_owned();
     protocol::HostFacts {

@@ -24,6 +24,7 @@ mod skew;
 pub mod supervisor;
 mod tail;
 
+pub use facts::gather;
 pub use process::start_time;
 
 use std::{

@@ -155,6 +155,17 @@ impl Installed {
 /// # Errors
 /// One sentence that names what is missing, and the remedy.
 pub fn check(needs: Needs) -> Result<(), String> {
+    if needs.rules || needs.delay {
+        leftovers(true)?;
+    }
+    able(needs)
+}
+
+/// The same, and nothing is removed.
+///
+/// # Errors
+/// One sentence that names what is missing, and the remedy.
+pub fn able(needs: Needs) -> Result<(), String> {
     if !needs.rules && !needs.delay {
         return Ok(());
     }
@@ -162,7 +173,6 @@ pub fn check(needs: Needs) -> Result<(), String> {
     if !nft.status.success() {
         return Err(refusal("nft", &nft));
     }
-    leftovers(true)?;
     // Whether the kernel knows what our rules are made of: tried, and not put in force.
     let trial = table::trial();
     let nft = run(privileged("nft")?.args(["--check", "-f", "-"]), Some(&trial))?;

@@ -9,6 +9,7 @@
 //! connection    connect, verify, log in, run a command; every wait has a deadline
 //! program       what the program needs of a host, and its upload
 //! conversation  the agent's channel
+//! stream        output of a command that may go on for ever
 //! ```
 
 mod config;
@@ -20,6 +21,7 @@ mod keys;
 mod known_hosts;
 mod login;
 mod program;
+mod stream;
 #[cfg(test)]
 mod tests;
 
@@ -76,11 +78,43 @@ impl Target {
         program: &Program,
         options: Options,
     ) -> Result<Target, SshError> {
+        Target::reach(host, program, options, true)
+    }
+
+    /// The same. If the program is there already, it is taken to have been checked then: a host
+    /// whose disk has filled up since must still be one that can be asked and told to stop.
+    pub(crate) fn reach(
+        host: &inventory::Host,
+        program: &Program,
+        options: Options,
+        check: bool,
+    ) -> Result<Target, SshError> {
         let login = login(host, options).map_err(|kind| kind.at(&host.name))?;
         let connection = Connection::open(&login)?;
         let survey = program.survey(&connection, &host.dir)?;
+        if check || !survey.present {
+            program.check(&survey).map_err(|kind| kind.at(&host.name))?;
+        }
         let (path, sent) = program.install(&connection, &survey)?;
         Ok(Target { login, survey, program: path, sent, ready: Mutex::new(Some(connection)) })
+    }
+
+    /// Who is let in, and where: `user@address`.
+    pub(crate) fn who(&self) -> String {
+        format!("{}@{}", self.login.user, self.login.address)
+    }
+
+    /// A connection: the one that there is, if nobody has taken it yet.
+    pub(crate) fn connect(&self) -> Result<Connection, SshError> {
+        match self.ready.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            Some(connection) => Ok(connection),
+            None => Connection::open(&self.login),
+        }
+    }
+
+    /// Gives a connection back, for whoever needs the next one.
+    pub(crate) fn give_back(&self, connection: Connection) {
+        *self.ready.lock().unwrap_or_else(PoisonError::into_inner) = Some(connection);
     }
 
     /// Starts an agent there. What it says arrives as that of agent number `agent`.
@@ -89,11 +123,7 @@ impl Target {
         agent: usize,
         inbox: Sender<Input>,
     ) -> Result<Agent, SshError> {
-        let ready = self.ready.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let connection = match ready {
-            Some(connection) => connection,
-            None => Connection::open(&self.login)?,
-        };
+        let connection = self.connect()?;
         conversation::start(connection, &self.program, agent, inbox)
     }
 }

@@ -67,7 +67,7 @@ pub(crate) struct Survey {
     pub(crate) dir: String,
     free_kib: Option<u64>,
     /// Whether the program is there and intact.
-    present: bool,
+    pub(crate) present: bool,
 }
 
 /// Says what the host is, and makes its folder. `$1` is the folder, `$2` the program's hash.
@@ -123,16 +123,17 @@ impl Program {
         Ok(Program { path: path.to_owned(), size: bytes.len() as u64, sha256, arch, libc })
     }
 
-    /// Asks the host what it is, makes its folder, and refuses it if the program cannot run there.
+    /// Asks the host what it is, and makes its folder.
     pub(crate) fn survey(&self, host: &Connection, dir: &str) -> Result<Survey, SshError> {
         let doing = format!("looking at the host and its folder {dir}");
         let said =
             host.run(&doing, SURVEY, &[dir, &self.sha256], &mut io::empty(), SURVEYED_WITHIN)?;
-        let survey = Survey::parse(&said);
-        match self.unfit(&survey) {
-            None => Ok(survey),
-            Some(why) => Err(SshErrorKind::Unfit(why).at(host.name())),
-        }
+        Ok(Survey::parse(&said))
+    }
+
+    /// Refuses a host that the program cannot run on.
+    pub(crate) fn check(&self, host: &Survey) -> Result<(), SshErrorKind> {
+        self.unfit(host).map_or(Ok(()), |why| Err(SshErrorKind::Unfit(why)))
     }
 
     /// Why the program cannot run on a host, and what to do about it.
