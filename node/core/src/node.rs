@@ -199,7 +199,9 @@ impl Node {
         self.carry_reads_on();
         self.tell_commits();
         let installed = self.snapshot.as_ref().map_or(0, |snapshot| snapshot.last_index);
-        self.output.persist = self.disk.take(self.hard_state, installed);
+        if self.disk.is_behind() {
+            self.output.persist = Some(self.disk.take(self.hard_state, installed));
+        }
         std::mem::take(&mut self.output)
     }
 
