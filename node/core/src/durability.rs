@@ -31,7 +31,7 @@ pub(crate) struct Disk {
 
 impl Disk {
     /// Whether something waits for the next ticket.
-    fn is_behind(&self) -> bool {
+    pub(crate) fn is_behind(&self) -> bool {
         self.next_hard_state || self.next_snapshot.is_some() || !self.next_entries.is_empty()
     }
 
@@ -49,11 +49,8 @@ impl Disk {
         self.next_entries.retain(|entry| entry.index <= last);
     }
 
-    /// What is to be written now.
-    pub(crate) fn take(&mut self, hard_state: HardState, installed: Index) -> Option<Persist> {
-        if !self.is_behind() {
-            return None;
-        }
+    /// What is to be written now, if anything is behind.
+    pub(crate) fn take(&mut self, hard_state: HardState, installed: Index) -> Persist {
         self.issued += 1;
         let ticket = self.issued;
         if self.next_hard_state {
@@ -67,12 +64,12 @@ impl Disk {
         if let Some(own) = snapshot.as_ref().filter(|new| new.snapshot.last_index > installed) {
             self.snapshots.push_back((ticket, own.clone()));
         }
-        Some(Persist {
+        Persist {
             ticket,
             hard_state: std::mem::take(&mut self.next_hard_state).then_some(hard_state),
             snapshot,
             entries: std::mem::take(&mut self.next_entries),
-        })
+        }
     }
 }
 
@@ -111,6 +108,7 @@ impl Node {
                 self.held.clear();
             }
             self.doubts.retain(|_, request| request.term > hard_state.term);
+            self.incoming = None;
         }
         self.hard_state = hard_state;
         self.disk.next_hard_state = true;
