@@ -5,8 +5,10 @@
 //! in [`sraft_core`] is the order of the statements here. Whatever has arrived by the time the loop
 //! comes round is taken in together: its writes share a sync and its messages a packet.
 
+mod doors;
 mod machine;
 mod reads;
+mod status;
 mod writes;
 
 use std::{
@@ -29,12 +31,11 @@ use crate::{
     api,
     clock::{self, Deadline},
     console::Console,
-    desk::{Answers, Ask, NodeStatus, PeerStatus, Unserved},
+    desk::{Answers, Ask, Unserved},
     journal::Journal,
     metrics::{Counts, MetricsFile},
-    peers::Address,
     process::{self, PidFile},
-    settings::{Clients, ENTRY_OVERHEAD, Settings},
+    settings::{ENTRY_OVERHEAD, Settings},
     storage::{Disk, Identity, Report, Storage},
     transport::{self, Incoming, Transport, handshake::Introduction, link},
 };
@@ -69,7 +70,7 @@ pub(crate) async fn run(settings: Settings) -> anyhow::Result<()> {
     process::allow_many_files();
     let listener = transport::listen(&settings.listen).await?;
     let doors = match &settings.clients {
-        Some(clients) => Some(doors(clients).await?),
+        Some(clients) => Some(doors::open(clients).await?),
         None => None,
     };
     let id = settings.core.id;
@@ -127,7 +128,7 @@ pub(crate) async fn run(settings: Settings) -> anyhow::Result<()> {
     let (desk, mut asks) = mpsc::channel(DESK);
     let server = doors
         .map(|doors| {
-            api::Server::start(doors, reception(&settings, &members), desk.clone())
+            api::Server::start(doors, doors::reception(&settings, &members), desk.clone())
                 .context("cannot start to serve clients")
         })
         .transpose()?;
@@ -219,44 +220,6 @@ pub(crate) async fn run(settings: Settings) -> anyhow::Result<()> {
     drop(pid_file);
     // The first thing that went wrong is the one to report.
     result.and(recorded).and(counted)
-}
-
-/// Binds the ports for clients.
-async fn doors(clients: &Clients) -> anyhow::Result<api::Listeners> {
-    let client = transport::bind(&clients.client, "--client-port").await?;
-    let admin = transport::bind(&clients.admin, "--admin-port").await?;
-    Ok(api::Listeners { client: client.into_std()?, admin: admin.into_std()? })
-}
-
-/// What clients are told of the cluster, and how many of them there may be.
-fn reception(settings: &Settings, members: &[NodeId]) -> api::Settings {
-    let limits = api::Limits::default();
-    let most = settings.clients.as_ref().and_then(|clients| clients.most);
-    let member = |id: &NodeId| {
-        let own = *id == settings.core.id;
-        let at = |port| Address { host: settings.host.clone(), port };
-        let peer = match settings.peers.get(id) {
-            Some(peer) => peer.clone(),
-            None => at(settings.listen.port),
-        };
-        let clients = settings.clients.as_ref().filter(|_| own);
-        api::Member {
-            id: *id,
-            name: format!("node-{id}"),
-            peer_url: format!("http://{peer}"),
-            client_url: clients.map(|clients| format!("http://{}", at(clients.client.port))),
-        }
-    };
-    api::Settings {
-        id: settings.core.id,
-        cluster: settings.cluster.clone(),
-        members: members.iter().map(member).collect(),
-        limits: api::Limits {
-            connections: most.map_or(limits.connections, |most| most as usize),
-            request_bytes: settings.max_request_bytes,
-            ..limits
-        },
-    }
 }
 
 /// Where events go.
@@ -483,52 +446,6 @@ impl Driver {
                 self.answers.add(reply, Ok((view, term)));
             }
             Ask::Status { reply } => drop(reply.send(self.status(now))),
-        }
-    }
-
-    fn client_url(&self, peer: NodeId) -> Option<String> {
-        let (port, host) = (self.transport.client_port(peer)?, self.hosts.get(&peer)?.clone());
-        Some(format!("http://{}", Address { host, port }))
-    }
-
-    fn status(&self, now: Time) -> NodeStatus {
-        let status = self.node.status();
-        let view = self.machine.store().view();
-        NodeStatus {
-            id: self.id,
-            cluster: self.cluster.clone(),
-            boot_id: self.boot_id,
-            uptime: now.since(self.started),
-            role: status.role,
-            rank: status.rank,
-            ready: status.ready,
-            stopping: self.stop_by.is_some(),
-            term: status.term,
-            leader: status.leader,
-            commit: status.commit,
-            applied: self.machine.store().applied(),
-            first_index: status.first_index,
-            last_index: status.last_index,
-            log_bytes: self.machine.log_bytes(),
-            snapshot_index: self.machine.snapshot_index,
-            snapshot_bytes: self.machine.snapshot_bytes,
-            snapshots_taken: self.counts.snapshots,
-            snapshots_installed: self.machine.installed,
-            revision: view.revision(),
-            keys: view.len() as u64,
-            store_bytes: view.bytes(),
-            pending_writes: self.writes.len() as u64,
-            pending_reads: self.reads.len() as u64,
-            peers: self
-                .links
-                .iter()
-                .map(|(id, link)| PeerStatus {
-                    id: *id,
-                    connected: link.is_up(),
-                    client_url: self.client_url(*id),
-                })
-                .collect(),
-            counts: self.counts,
         }
     }
 

@@ -9,7 +9,6 @@ use sraft_core::{Entry, HardState, Index, Restored, Term};
 
 use super::*;
 
-mod crash;
 mod snapshots;
 
 fn identity() -> Identity {

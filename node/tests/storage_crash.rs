@@ -3,16 +3,22 @@
 
 use std::{
     io::{BufRead, BufReader, Write},
+    path::Path,
     process::{Command, Stdio},
+    sync::Arc,
     time::Duration,
 };
 
-use sraft_core::{PersistSnapshot, Snapshot};
-
-use super::*;
+use sraft_core::{Entry, HardState, Index, Persist, PersistSnapshot, Restored, Snapshot};
+use sraft_node::storage::{Disk, Identity, Report, Storage};
 
 /// Names the directory, and tells the child that it is the child.
 const DIR: &str = "SRAFT_TEST_CRASH_DIR";
+
+fn open(dir: &Path) -> (Disk, Restored) {
+    Disk::open(dir, &Identity { cluster: "c".to_owned(), node: 2 })
+        .unwrap_or_else(|error| panic!("{error}"))
+}
 
 fn state(index: Index) -> Arc<[u8]> {
     // Several pieces long, so that a kill may come between them.
@@ -23,7 +29,8 @@ fn state(index: Index) -> Arc<[u8]> {
 
 /// Every entry of the log follows from its index.
 fn expected(index: Index) -> Entry {
-    entry(index, 1 + index / 50, format!("command {index}").repeat(20).as_bytes())
+    let command = format!("command {index}").repeat(20).into_bytes();
+    Entry { index, term: 1 + index / 50, command }
 }
 
 /// The child: writes on from where it was, and says what is durable.
@@ -32,7 +39,7 @@ fn expected(index: Index) -> Entry {
 fn child() {
     let Some(dir) = std::env::var_os(DIR) else { return };
     let dir = Path::new(&dir);
-    let (disk, restored) = open(dir).unwrap();
+    let (disk, restored) = open(dir);
     let covered = restored.snapshot.map_or(0, |snapshot| snapshot.last_index);
     let mut last = restored.entries.last().map_or(covered, |entry| entry.index);
     let (reporter, mut reports) = tokio::sync::mpsc::unbounded_channel();
@@ -52,7 +59,8 @@ fn child() {
         });
         last = new[new.len() - 1].index;
         ends.insert(ticket, last);
-        storage.persist(Persist { snapshot, ..write(ticket, Some((term, 1)), new) });
+        let hard_state = Some(HardState { term, voted_for: Some(1) });
+        storage.persist(Persist { ticket, hard_state, snapshot, entries: new });
         // A few at a time are under way.
         while ends.len() > 3 {
             match reports.blocking_recv().unwrap() {
@@ -77,7 +85,7 @@ fn a_kill_at_any_moment_loses_nothing_that_was_durable() {
     let (mut promised, mut snapshots) = (0, 0);
     for round in 0..rounds {
         let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "storage::tests::crash::child", "--ignored", "--nocapture"])
+            .args(["--exact", "child", "--ignored", "--nocapture"])
             .env(DIR, dir.path())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -102,8 +110,7 @@ fn a_kill_at_any_moment_loses_nothing_that_was_durable() {
             promised = promised.max(durable(&line.unwrap()).unwrap_or(0));
         }
         child.wait().unwrap();
-        let (disk, restored) =
-            open(dir.path()).unwrap_or_else(|error| panic!("round {round}: {error}"));
+        let (disk, restored) = open(dir.path());
         let covered = restored.snapshot.as_ref().map_or(0, |snapshot| snapshot.last_index);
         if let Some(snapshot) = restored.snapshot {
             assert_eq!(snapshot.data, state(covered), "round {round}");
