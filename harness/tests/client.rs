@@ -39,6 +39,16 @@ fn ended(mut child: Child) -> Output {
     child.wait_with_output().unwrap()
 }
 
+/// Ports that nobody listens on, below those that the kernel gives to outgoing connections.
+fn free_ports() -> [u16; 2] {
+    let nanos = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().subsec_nanos();
+    let first = 10_000 + (nanos % 10_000) as u16;
+    let listen = |port| Some((port, TcpListener::bind(("127.0.0.1", port)).ok()?));
+    let mut held = (first..first + 10_000).filter_map(listen);
+    let (one, two) = (held.next().unwrap(), held.next().unwrap());
+    [one.0, two.0]
+}
+
 /// One member on loopback, killed when this is dropped.
 struct Etcd {
     process: Child,
@@ -56,9 +66,7 @@ impl Etcd {
             return None;
         }
         let dir = tempfile::tempdir().unwrap();
-        let listeners = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
-        let [client, peer] =
-            listeners.map(|listener| format!("http://{}", listener.local_addr().unwrap()));
+        let [client, peer] = free_ports().map(|port| format!("http://127.0.0.1:{port}"));
         let process = Command::new("etcd")
             .args(["--data-dir", dir.path().join("etcd").to_str().unwrap()])
             .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])

@@ -13,12 +13,24 @@ use rustix::process::{Pid, Signal, kill_process};
 use sraft_client::{
     address::Address,
     client::{Client, Settings},
+    clock,
     load::{Pace, Plan, load},
     operation::Operation,
     outcome::Outcome,
     probe::{Config, probe},
 };
 use tempfile::TempDir;
+
+/// Ports that nobody listens on, below those that the kernel gives to outgoing connections: one of
+/// the other tests' would be quick to take one of those.
+fn free_ports(count: usize) -> Vec<u16> {
+    let first = 10_000 + clock::now() % 10_000;
+    let candidates = (first..first + 10_000).map(|port| port as u16);
+    let listen = |port| Some((port, TcpListener::bind(("127.0.0.1", port)).ok()?));
+    // All are held until all are found.
+    let held: Vec<_> = candidates.filter_map(listen).take(count).collect();
+    held.into_iter().map(|(port, _)| port).collect()
+}
 
 /// Three members on loopback, killed when this is dropped.
 struct Etcd {
@@ -44,12 +56,7 @@ impl Etcd {
             return None;
         }
         let dir = tempfile::tempdir().unwrap();
-        // All are held until all are found, so that none is found twice.
-        let listeners: Vec<TcpListener> =
-            (0..6).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-        let ports: Vec<u16> =
-            listeners.iter().map(|listener| listener.local_addr().unwrap().port()).collect();
-        drop(listeners);
+        let ports = free_ports(6);
         let (client, peer) = ports.split_at(3);
         let url = |port: &u16| format!("http://127.0.0.1:{port}");
         let cluster: Vec<String> =
@@ -72,25 +79,16 @@ impl Etcd {
             etcd.members.push(member);
             etcd.endpoints.push(format!("127.0.0.1:{}", client[n]).parse().unwrap());
         }
-        etcd.leader().await;
+        // Each of them has to be there: two of three are a cluster, but survive nothing.
+        for endpoint in &etcd.endpoints {
+            leader(std::slice::from_ref(endpoint)).await;
+        }
         Some(etcd)
     }
 
-    /// Place of the leader, once there is one that answers a write.
+    /// Place of the leader.
     async fn leader(&self) -> usize {
-        let settings = Settings { connections: 1, silent_after: Duration::from_secs(1) };
-        let client = Client::new(&self.endpoints, settings);
-        let give_up = Instant::now() + Duration::from_secs(60);
-        let write = Operation::Put { key: "first".into(), value: "1".into() };
-        loop {
-            let _ = client.settle(Duration::from_secs(5)).await;
-            let done = client.perform(&write, Duration::from_secs(5)).await;
-            if let (Outcome::Ok, Some(leader)) = (done.outcome, client.leader()) {
-                return leader;
-            }
-            assert!(Instant::now() < give_up, "no leader: {done:?}");
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        leader(&self.endpoints).await.expect("one of the three leads")
     }
 
     fn signal(&self, member: usize, signal: Signal) {
@@ -127,6 +125,23 @@ impl Etcd {
     }
 }
 
+/// Waits until a write is answered, and returns the leader's place among the endpoints.
+async fn leader(endpoints: &[Address]) -> Option<usize> {
+    let settings = Settings { connections: 1, silent_after: Duration::from_secs(1) };
+    let client = Client::new(endpoints, settings);
+    let give_up = Instant::now() + Duration::from_secs(60);
+    let write = Operation::Put { key: "first".into(), value: "1".into() };
+    loop {
+        let _ = client.settle(Duration::from_millis(500)).await;
+        let done = client.perform(&write, Duration::from_secs(5)).await;
+        if done.outcome == Outcome::Ok {
+            return client.leader();
+        }
+        assert!(Instant::now() < give_up, "no leader: {done:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
 impl Drop for Etcd {
     fn drop(&mut self) {
         for member in &mut self.members {
@@ -148,7 +163,8 @@ fn rows(ops: &Path) -> Vec<Vec<String>> {
 async fn wait_for_rows(ops: &Path, count: usize, wanted: impl Fn(&[String]) -> bool) {
     let give_up = Instant::now() + Duration::from_secs(60);
     while rows(ops).iter().filter(|row| wanted(row)).count() < count {
-        assert!(Instant::now() < give_up, "{} rows", rows(ops).len());
+        let last = || rows(ops).into_iter().rev().take(5).collect::<Vec<_>>();
+        assert!(Instant::now() < give_up, "{} rows, last {:?}", rows(ops).len(), last());
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }

@@ -204,7 +204,7 @@ impl fmt::Display for Report {
                     "{rate} operations a second, open loop, at most {} under way",
                     self.clients
                 ),
-                None => format!("as fast as {} clients can, one operation each", self.clients),
+                None => format!("as fast as possible, {} under way (one per client)", self.clients),
             },
         )?;
         let reads = match self.reads {
