@@ -165,7 +165,9 @@ fn attempt(
         cluster.pass(probe.before)?;
     }
     if let Some(links) = &fault.links {
-        cluster.arm(strike, links, trial.timeout + fault.duration + LEASE_BEYOND)?;
+        let after = trial.launch.probe.as_ref().map_or(Duration::ZERO, |probe| probe.after);
+        let longest = trial.timeout + fault.duration + after;
+        cluster.arm(strike, links, longest + LEASE_BEYOND)?;
     }
     cluster.pass(phase)?;
     if cluster.view().leader() != Some(leader) {

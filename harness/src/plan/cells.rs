@@ -182,6 +182,7 @@ pub(super) fn lower(
             blame(&["variant", &index, key], format!("variant {name}: {message}"))
         };
         let system = variant::system(variant, backend).map_err(|(key, why)| refuse(key, why))?;
+        faults::suits(&fault, system, backend).map_err(|why| refuse("system", why))?;
         let protocol = variant::protocol(variant, system).map_err(|why| refuse("protocol", why))?;
         let own =
             variant::timing(experiment, variant, system).map_err(|(key, why)| refuse(key, why))?;

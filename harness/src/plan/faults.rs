@@ -11,6 +11,7 @@ use super::{Backend, Fault, cells::Cell};
 use crate::{
     experiment::{File, Refused},
     fault::{self, Direction, Kind, Links, Role, Standing, Target},
+    system::System,
 };
 
 /// Most times in a row that a node is killed.
@@ -200,6 +201,29 @@ fn read_groups(
     Ok(groups)
 }
 
+/// Whether the fault can be done to nodes of this system.
+pub(super) fn suits(fault: &Fault, system: &dyn System, backend: Backend) -> Result<(), String> {
+    let Some(links) = fault.links.as_ref().filter(|_| !system.keeps_directions_apart()) else {
+        return Ok(());
+    };
+    if backend == Backend::Local {
+        return Err(format!(
+            "{} dials its peers from any address, so packets of its nodes cannot be told apart on \
+             one machine; run {} with --inventory (`sraft testbed up` makes hosts), or leave {0} out",
+            system.name(),
+            fault.kind
+        ));
+    }
+    if links.direction != Direction::Both {
+        return Err(format!(
+            "{} uses one connection for both directions, so neither can be cut alone; write direction \
+             = \"both\", or leave {0} out",
+            system.name()
+        ));
+    }
+    Ok(())
+}
+
 /// Whether the fault can be done to a cluster of this size, and leaves it a majority.
 pub(super) fn fits(fault: &Fault, size: u32, sub_leaders: u32) -> Result<(), String> {
     let groups = fault.links.iter().flat_map(|links| links.groups.iter().flatten());
@@ -379,6 +403,9 @@ mod tests {
             let refused = plan(backend, &fault).expect_err(&fault);
             writeln!(said, "{}\n  {refused}", fault.replace('\n', " / ")).unwrap();
         }
+        let etcd = "\n[[variant]]\nname = \"etcd\"\nsystem = \"etcd\"";
+        let refused = plan("local", &format!("{isolate}{etcd}")).expect_err("etcd");
+        writeln!(said, "isolated etcd\n  {refused}").unwrap();
         insta::assert_snapshot!(said, @r#"
         kind = "slow-disk" / target = "leader"
           x.toml, line 15: slow-disk is not offered: slowing a disk down would need a block device of the node's own; there are kill, stop, pause, isolate, partition, link, loss, delay and restart-storm
@@ -436,6 +463,8 @@ mod tests {
           x.toml, line 16: direction = "in" is seen from the first of two groups, and there are 3
         kind = "partition" / groups = [["leader"], ["sub-leaders"], ["others"]]
           x.toml, line 16: partition strikes 5 of 5 nodes and leaves 0, but a leader needs a majority of 3: nobody could be elected; take a larger cluster, fewer sub-leaders (timing.sub_leader_ratio) or another target
+        isolated etcd
+          x.toml, line 19: variant etcd: etcd dials its peers from any address, so packets of its nodes cannot be told apart on one machine; run isolate with --inventory (`sraft testbed up` makes hosts), or leave etcd out
         "#);
     }
 }

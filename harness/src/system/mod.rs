@@ -40,6 +40,13 @@ pub(crate) trait System: fmt::Debug + Sync {
         None
     }
 
+    /// Whether a node dials its peers from the address that it listens on, and sends messages on
+    /// connections that it has dialled. Else faults of links can neither tell nodes of one host
+    /// apart, nor cut one direction only.
+    fn keeps_directions_apart(&self) -> bool {
+        false
+    }
+
     /// Whether the simulator knows it.
     fn simulated(&self) -> bool {
         false

@@ -71,6 +71,10 @@ impl System for Sraft {
         }
     }
 
+    fn keeps_directions_apart(&self) -> bool {
+        true
+    }
+
     fn simulated(&self) -> bool {
         true
     }
