@@ -205,7 +205,7 @@ impl Agent {
                     let records = lines.iter().filter_map(|line| serde_json::from_str(line).ok());
                     self.records.extend(records);
                 }
-                _ => {}
+                Said::Text { .. } | Said::Ops { .. } | Said::Died { .. } => {}
             }
         }
     }
