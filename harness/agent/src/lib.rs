@@ -17,6 +17,7 @@ pub mod rules;
 mod directory;
 mod facts;
 mod input;
+mod ports;
 mod process;
 mod skew;
 pub mod supervisor;

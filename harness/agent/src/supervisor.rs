@@ -32,6 +32,7 @@ use crate::{
     directory::{Directory, plain_name},
     facts,
     input::{Line, Lines},
+    ports::{self, Ports},
     own_executable,
     process::{Process, how},
     protocol::{self, Answer, Call, Clocks, MAX_LINE, Request, Said},
@@ -67,6 +68,7 @@ pub(crate) struct Supervisor<W> {
     /// After so much silence the harness is gone, whatever its connection looks like.
     lease: Option<Duration>,
     answering: Option<Answering>,
+    ports: Ports,
 }
 
 #[derive(Debug)]
@@ -109,6 +111,7 @@ impl<W: Write> Supervisor<W> {
             heard: Instant::now(),
             lease: None,
             answering: None,
+            ports: Ports::default(),
         })
     }
 
@@ -278,6 +281,11 @@ impl<W: Write> Supervisor<W> {
                     self.answering = Some(Answering::start(&at)?);
                 }
                 Ok(Answer::Ok)
+            }
+            Call::Listen { at } => Ok(Answer::Listening { refused: self.ports.hold(&at) }),
+            Call::Knock { at, within_ms } => {
+                let found = ports::knock(&at, Duration::from_millis(within_ms));
+                Ok(Answer::Knocked { found })
             }
             Call::CompareClocks { with } => skew::compare(&with).map(Answer::Compared),
         }
