@@ -110,7 +110,8 @@ impl Place {
 
     fn status(&self) -> Vec<Value> {
         let output = self.run(&["cluster", "status", "--json"]);
-        serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", text(&output.stderr)))
+        serde_json::from_slice(&output.stdout)
+            .unwrap_or_else(|_| panic!("{}", text(&output.stderr)))
     }
 
     fn pid(&self, node: usize) -> u32 {
@@ -221,7 +222,10 @@ fn a_cluster_stays_up_until_it_is_stopped_and_everything_may_be_said_twice() {
     assert_eq!(raw.matches("\"node_started\"").count(), HOSTS + 1, "{raw}");
     let words = place.done(&["cluster", "logs", "--node", "2"]);
     assert_eq!(words.matches("[Node 2] Started: cluster sraft").count(), 2, "{words}");
-    assert_eq!(place.done(&["cluster", "logs", "--node", "2", "--raw", "--lines", "1"]).lines().count(), 1);
+    assert_eq!(
+        place.done(&["cluster", "logs", "--node", "2", "--raw", "--lines", "1"]).lines().count(),
+        1
+    );
 
     let said = place.done(&["cluster", "stop"]);
     assert_eq!(said.matches("stopped: process").count(), HOSTS, "{said}");
@@ -292,7 +296,10 @@ fn each_host_that_fails_says_why_and_the_others_do_their_work() {
     place.hosts = vec![good; HOSTS];
     place.write();
     place.server.known("");
-    assert_eq!(place.fails(&["cluster", "status"]).matches("its host key is not known").count(), HOSTS);
+    assert_eq!(
+        place.fails(&["cluster", "status"]).matches("its host key is not known").count(),
+        HOSTS
+    );
     place.done(&["cluster", "deploy", "--host-keys", "accept-new"]);
     assert!(place.fails(&["cluster", "status", "--node", "4"]).contains("has the nodes 1 to 3"));
 
@@ -367,7 +374,10 @@ fn the_doctor_finds_what_is_wrong_and_cleans_up_if_asked_to() {
     assert_eq!(problems.len(), 2, "{problems:?}");
     assert!(problems[0].1.starts_with(&format!("nobody can listen at TCP port {client}")));
     assert_eq!(problems[0].0, "node-1");
-    assert_eq!(problems[1], ("node-2".into(), format!("folder {}", left.parent().unwrap().display())));
+    assert_eq!(
+        problems[1],
+        ("node-2".into(), format!("folder {}", left.parent().unwrap().display()))
+    );
     assert!(left.exists(), "it was removed without being asked to");
     let said = place.fails(&["doctor", "--clean"]);
     assert!(said.contains("removed: folder"), "{said}");

@@ -183,8 +183,7 @@ fn visit(post: &mut Post<'_>, places: &[Place<'_>]) -> (Vec<Finding>, Vec<Link>)
         })
         .collect();
     let addresses = doors.iter().map(|(nth, _, port)| at(others[*nth].host, *port)).collect();
-    let knocks = match post.envoy.ask(Call::Knock { at: addresses, within_ms: KNOCKED_WITHIN_MS })
-    {
+    let knocks = match post.envoy.ask(Call::Knock { at: addresses, within_ms: KNOCKED_WITHIN_MS }) {
         Ok(Answer::Knocked { found }) => found,
         Ok(_) => return broken("it answered something else"),
         Err(why) => return broken(&why),
@@ -212,7 +211,9 @@ fn visit(post: &mut Post<'_>, places: &[Place<'_>]) -> (Vec<Finding>, Vec<Link>)
         }
         if place.answers {
             let name = format!("UDP {}", place.host.clock_port);
-            match post.envoy.ask(Call::CompareClocks { with: at(place.host, place.host.clock_port) })
+            match post
+                .envoy
+                .ask(Call::CompareClocks { with: at(place.host, place.host.clock_port) })
             {
                 Ok(Answer::Compared(found)) => {
                     link.open.push(name);
@@ -259,7 +260,9 @@ fn no_way(knock: &Knock, port: &str, what: &str, from: &Host, to: &Host) -> Opti
             "look for a firewall on the host that rejects it, or for another host with the same \
              addr",
         ),
-        Knock::Failed { why } => (why.clone(), "check addr in the inventory, and the hosts' routes"),
+        Knock::Failed { why } => {
+            (why.clone(), "check addr in the inventory, and the hosts' routes")
+        }
     };
     Some(closed(port, what, from, to, &why, remedy))
 }
@@ -299,7 +302,11 @@ fn compare<'a>(
             findings.push(Finding::bad(
                 "clocks",
                 Verdict::Warning,
-                format!("its wall clock is {:.1} s off that of {}", apart as f64 / 1e9, reference.name),
+                format!(
+                    "its wall clock is {:.1} s off that of {}",
+                    apart as f64 / 1e9,
+                    reference.name
+                ),
                 "figures do not need it, but logs of several hosts will not fit together; install \
                  chrony",
             ));
@@ -339,7 +346,8 @@ mod tests {
         let text = "[[host]]\nssh = \"10.0.0.1\"\n[[host]]\nssh = \"10.0.0.2\"\n";
         let inventory = Inventory::parse(Path::new("hosts.toml"), text).unwrap();
         let say = |knock: Knock| {
-            let found = no_way(&knock, "TCP 5000", "peers", &inventory.hosts[0], &inventory.hosts[1]);
+            let found =
+                no_way(&knock, "TCP 5000", "peers", &inventory.hosts[0], &inventory.hosts[1]);
             found.map(|finding| finding.found)
         };
         assert_eq!(say(Knock::Open), None);

@@ -193,9 +193,6 @@ mod tests {
         let new = started("protocol = \"s-raft\"\nclient_port = 1\n[timing]\n", "/a", Restart::No);
         assert_eq!(difference(&old, &new).unwrap(), "protocol and timing");
         let new = started(&old.config, "/b", Restart::Always);
-        assert_eq!(
-            difference(&old, &new).unwrap(),
-            "version of the program and restart policy"
-        );
+        assert_eq!(difference(&old, &new).unwrap(), "version of the program and restart policy");
     }
 }
