@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use sraft_node::cli::NodeArgs;
 
 use crate::{
@@ -11,6 +11,7 @@ use crate::{
     host::ssh,
     inventory::{Inventory, InventoryError},
     keeper::KeeperCommand,
+    load::LoadArgs,
     plan,
     standing::ClusterCommand,
     testbed::TestbedCommand,
@@ -32,9 +33,15 @@ pub(crate) enum Command {
     Plan(PlanArgs),
     /// Derive everything from the records of a run again
     Report(ReportArgs),
+    /// Judge the safety of a run: leaders per term, lost writes, linearizability
+    Check(CheckArgs),
+    /// Judge whether histories in files are linearizable
+    CheckHistory(CheckHistoryArgs),
     /// Look for broken invariants in simulated clusters under random faults
     #[command(subcommand)]
     Sim(SimCommand),
+    /// Put load on any system with etcd's API: throughput and latencies
+    Load(Box<LoadArgs>),
     /// Make, list and remove EC2 instances to experiment on
     #[command(subcommand)]
     Ec2(Ec2Command),
@@ -51,6 +58,19 @@ pub(crate) enum Command {
     /// Own the nodes of one host; the harness starts it and talks to it
     #[command(hide = true)]
     Agent,
+    /// Become another program, which ends with the agent that has started this one
+    #[command(hide = true)]
+    Exec {
+        /// Process id of the agent
+        #[arg(long, value_name = "PID")]
+        die_with_parent: u32,
+        /// The program and its arguments
+        #[arg(last = true, required = true)]
+        command: Vec<String>,
+    },
+    /// Watch a system as a client, one row per operation; an agent starts it
+    #[command(hide = true)]
+    Probe(ProbeArgs),
     /// Look after a node on its own host; the harness starts it
     #[command(hide = true, subcommand)]
     Keeper(KeeperCommand),
@@ -174,4 +194,55 @@ pub(crate) struct ReportArgs {
     /// Write the summary to standard output as JSON
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ProbeArgs {
+    /// What to do, a TOML file: trial, endpoints, rate, value_size, deadline, keys, reads, cas, seed
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: PathBuf,
+    /// File for the operations, one CSV row each; begun anew
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ops: PathBuf,
+    /// Be killed when the process with this id, which must be the parent, dies
+    #[arg(long, value_name = "PID")]
+    pub(crate) die_with_parent: Option<u32>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct CheckArgs {
+    /// The run's folder, results/EXPERIMENT/RUN
+    #[arg(value_name = "RUN")]
+    pub(crate) run: PathBuf,
+    /// Time for the histories of each cluster; what takes longer is undecided
+    #[arg(long, value_name = "TIME", default_value = "60s")]
+    pub(crate) budget: humantime::Duration,
+    /// Write the verdicts to standard output as JSON, as check.json will hold them
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct CheckHistoryArgs {
+    /// What is in the files
+    #[arg(long, value_enum)]
+    pub(crate) format: HistoryFormat,
+    /// Time for each file; one that takes longer is undecided
+    #[arg(long, value_name = "TIME", default_value = "10s")]
+    pub(crate) budget: humantime::Duration,
+    /// Folder for drawings of what is not linearizable, FILE.svg or FILE.KEY.svg
+    #[arg(long, value_name = "DIR")]
+    pub(crate) svg: Option<PathBuf>,
+    /// The files
+    #[arg(value_name = "FILE", required = true)]
+    pub(crate) files: Vec<PathBuf>,
+}
+
+/// Formats of histories.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum HistoryFormat {
+    /// A register with read, write and cas, a line per event with tabs between its fields
+    JepsenRegister,
+    /// A key-value store with get, put, append and cas, an EDN map per line
+    JepsenKv,
 }

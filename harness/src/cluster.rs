@@ -1,9 +1,12 @@
 //! The cluster of the moment: its processes, by way of the agents, and what is known of it.
 
+mod links;
+mod probe;
+
 use std::{
     collections::BTreeMap,
     io,
-    net::{SocketAddr, TcpListener},
+    net::TcpListener,
     sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel},
     time::{Duration, Instant},
 };
@@ -16,16 +19,16 @@ use signal_hook::{
 };
 use sraft_agent::{
     clock,
-    protocol::{Answer, Call, Effect, Flow, Hook, HostFacts, Needs, Said, VERSION},
+    protocol::{Answer, Call, HostFacts, Said, VERSION},
 };
 use sraft_events::{Event, FaultAction, NodeId, Record, Source};
 use sraft_report::clocks::Clocks;
 
+use self::probe::Felt;
 use crate::{
-    fault::{Links, Strike},
     host::{Agent, Host, Input, Ports, Reach, ssh},
     plan::Launch,
-    system::{Endpoint, Membership, Start},
+    system::{Endpoint, Membership, Reader, Start},
     view::View,
 };
 
@@ -77,8 +80,12 @@ pub(crate) struct Cluster {
     clocks: Option<Clocks>,
     launch: Option<Launch>,
     membership: Membership,
+    reader: Option<Box<dyn Reader>>,
     view: View,
     records: Vec<Record>,
+    felt: Felt,
+    /// Whether a probe has been started and not been stopped.
+    probing: bool,
     seq: u64,
     rng: ChaCha8Rng,
 }
@@ -129,8 +136,11 @@ impl Cluster {
             clocks: None,
             launch: None,
             membership: Membership::default(),
+            reader: None,
             view: View::default(),
             records: Vec::new(),
+            felt: Felt::default(),
+            probing: false,
             seq: 0,
             rng: ChaCha8Rng::seed_from_u64(seed),
         };
@@ -243,6 +253,8 @@ impl Cluster {
             }
         });
         self.membership = Membership { cluster: name, nodes: nodes.collect() };
+        self.reader = launch.system.reader(&self.membership);
+        self.view = View::of(launch.system.log());
         self.launch = Some(launch.clone());
         let nodes: Vec<NodeId> = (1..=u64::from(launch.size)).collect();
         self.launch(&nodes, true)
@@ -291,97 +303,6 @@ impl Cluster {
         }
         let calls = calls.into_iter().map(|(agent, actions)| (agent, Call::Fault { actions }));
         self.ask_all(calls.collect()).map(drop)
-    }
-
-    /// Whether every host can do what the run's faults need of it.
-    pub(crate) fn check_faults(&mut self, needs: Needs) -> Result<(), Halt> {
-        if needs == Needs::default() {
-            return Ok(());
-        }
-        for agent in 0..self.agents.len() {
-            // One by one, so that the error can name the host.
-            match self.ask_all(vec![(agent, Call::CheckFaults { needs })]) {
-                Err(Halt::Stuck(why)) => return Err(self.lost(agent, why)),
-                other => other.map(drop)?,
-            }
-        }
-        Ok(())
-    }
-
-    /// Has the agents make everything ready for a fault of links, which they forget after `lease`.
-    pub(crate) fn arm(
-        &mut self,
-        strike: &Strike,
-        links: &Links,
-        lease: Duration,
-    ) -> Result<(), Halt> {
-        let calls = self.flows(strike, links).map_err(Halt::Stuck)?;
-        let calls = calls.into_iter().map(|(agent, flows)| {
-            let (effect, lease_ms) = (links.effect, lease.as_millis() as u64);
-            (agent, Call::Arm { flows, effect, lease_ms })
-        });
-        self.ask_all(calls.collect()).map(drop)
-    }
-
-    /// Puts in force what was armed.
-    pub(crate) fn strike(&mut self, strike: &Strike, links: &Links) -> Result<(), Halt> {
-        let calls = self.flows(strike, links).map_err(Halt::Stuck)?.into_keys().map(|agent| {
-            let mut strikes = strike.actions.clone();
-            strikes.retain(|(node, _)| self.host_of(*node) == agent);
-            (agent, Call::Strike { strikes })
-        });
-        let calls = calls.collect();
-        self.ask_all(calls).map(drop)
-    }
-
-    /// Undoes what was done to the links of these nodes, and what was armed.
-    pub(crate) fn heal(&mut self, nodes: &[NodeId]) -> Result<(), Halt> {
-        let calls = (0..self.agents.len()).map(|agent| {
-            let mut nodes = nodes.to_vec();
-            nodes.retain(|node| self.host_of(*node) == agent);
-            (agent, Call::Heal { nodes })
-        });
-        let calls = calls.collect();
-        self.ask_all(calls).map(drop)
-    }
-
-    /// The packets that a strike is about, by the agent that is to see to them.
-    ///
-    /// It is the agent on the host of a node that is struck, so that everything that happens to one
-    /// node happens at once and on one clock. Packets are dropped where they arrive if that host
-    /// is the one, because a sender is told when its own host drops them; they are held back where
-    /// they leave.
-    fn flows(&self, strike: &Strike, links: &Links) -> Result<BTreeMap<usize, Vec<Flow>>, String> {
-        let struck = |node: NodeId| strike.actions.iter().any(|(other, _)| *other == node);
-        let mut flows: BTreeMap<usize, Vec<Flow>> = BTreeMap::new();
-        for &(from, to) in &strike.paths {
-            let held_back = matches!(links.effect, Effect::Delay { .. });
-            let receiver = !held_back && (struck(to) || !struck(from));
-            let here = self.host_of(from) == self.host_of(to);
-            let (node, hook) = match receiver || (here && !held_back) {
-                true => (to, Hook::In),
-                false => (from, Hook::Out),
-            };
-            let flow = Flow {
-                from: self.peer_address(from)?,
-                to: self.peer_address(to)?,
-                hook,
-                answers: links.answers(),
-            };
-            flows.entry(self.host_of(node)).or_default().push(flow);
-        }
-        Ok(flows)
-    }
-
-    fn peer_address(&self, node: NodeId) -> Result<SocketAddr, String> {
-        let at = &self.membership.nodes[node as usize - 1];
-        let ip = at.host.parse().map_err(|_| {
-            format!(
-                "node {node} is at `{}`, and packets carry addresses, not names; give the host an                  address as addr in the inventory",
-                at.host
-            )
-        })?;
-        Ok(SocketAddr::new(ip, at.peer))
     }
 
     /// Waits until `done` says something, or until `deadline`.
@@ -433,6 +354,18 @@ impl Cluster {
     /// Sends requests to agents, one after the other, and then waits for all answers, which come
     /// back in the order of the requests.
     fn ask_all(&mut self, calls: Vec<(usize, Call)>) -> Result<Vec<Answer>, Halt> {
+        let asked = self.send_all(calls)?;
+        match self.answers(&asked, Instant::now() + ANSWERED_WITHIN)? {
+            Ok(answers) => Ok(answers),
+            Err(silent) => {
+                let why = format!("it has not answered for {} s", ANSWERED_WITHIN.as_secs());
+                Err(self.lost(silent, why))
+            }
+        }
+    }
+
+    /// Sends requests to agents and returns by what their answers will be known.
+    fn send_all(&mut self, calls: Vec<(usize, Call)>) -> Result<Vec<(usize, u64)>, Halt> {
         let mut asked = Vec::new();
         for (agent, call) in calls {
             let id = self.agents[agent].send(call).map_err(|error| {
@@ -442,15 +375,20 @@ impl Cluster {
             })?;
             asked.push((agent, id));
         }
-        let deadline = Instant::now() + ANSWERED_WITHIN;
+        Ok(asked)
+    }
+
+    /// Waits for the answers to requests; if one is missing at the deadline, its agent's number.
+    fn answers(
+        &mut self,
+        asked: &[(usize, u64)],
+        deadline: Instant,
+    ) -> Result<Result<Vec<Answer>, usize>, Halt> {
         let mut answers: Vec<Option<Answer>> = asked.iter().map(|_| None).collect();
         while let Some(waiting) = answers.iter().position(Option::is_none) {
             let place = |agent: usize, id: u64| asked.iter().position(|of| *of == (agent, id));
             match self.next(deadline)? {
-                None => {
-                    let why = format!("it has not answered for {} s", ANSWERED_WITHIN.as_secs());
-                    return Err(self.lost(asked[waiting].0, why));
-                }
+                None => return Ok(Err(asked[waiting].0)),
                 Some((agent, Said::Done { id, answer })) => {
                     // Else it is the answer to a request that nobody waits for any more.
                     if let Some(place) = place(agent, id) {
@@ -469,7 +407,12 @@ impl Cluster {
                 Some(_) => {}
             }
         }
-        Ok(answers.into_iter().flatten().collect())
+        Ok(Ok(answers.into_iter().flatten().collect()))
+    }
+
+    fn take(&mut self, record: Record) {
+        self.view.fold(&self.placed(&record));
+        self.records.push(record);
     }
 
     /// The next reply of an agent; everything else is taken up on the way. Empty at the deadline.
@@ -499,9 +442,17 @@ impl Cluster {
                     let record: Record = serde_json::from_str(line).map_err(|error| {
                         Halt::Stuck(format!("an event log holds `{line}`, no record: {error}"))
                     })?;
-                    self.view.fold(&self.placed(&record));
-                    self.records.push(record);
+                    self.take(record);
                 }
+                Ok(Some((agent, Said::Records { lines: Vec::new() })))
+            }
+            Input::Said { agent, said: Said::Ops { lines } } => {
+                self.felt.take(lines)?;
+                Ok(Some((agent, Said::Ops { lines: Vec::new() })))
+            }
+            Input::Said { agent, said: Said::Text { node, pid, clocks, lines } } => {
+                let read = self.reader.as_mut().map(|r| r.read(node, pid, clocks, &lines));
+                read.into_iter().flatten().for_each(|record| self.take(record));
                 Ok(Some((agent, Said::Records { lines: Vec::new() })))
             }
             Input::Said { agent, said } => Ok(Some((agent, said))),

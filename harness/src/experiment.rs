@@ -1,6 +1,9 @@
 //! An experiment as its author wrote it, and where in the file each thing stands.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use serde::Deserialize;
 use sraft_core::{Protocol, Span, TimingKnobs};
@@ -21,6 +24,8 @@ pub(crate) struct Experiment {
     pub(crate) timing: TimingKnobs,
     #[serde(default)]
     pub(crate) workload: Workload,
+    /// Which of the variants' `timings` are in force; usually the matrix says so.
+    pub(crate) timings: Option<String>,
     pub(crate) fault: Fault,
     pub(crate) trials: Trials,
     pub(crate) sim: Option<Sim>,
@@ -43,14 +48,21 @@ fn local() -> String {
     "local".to_owned()
 }
 
-/// What the leader is given to do.
+/// What the probe asks of the cluster.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Workload {
     #[serde(default)]
     pub(crate) rate: i64,
-    /// Known, so that the refusal can say why.
-    pub(crate) value_size: Option<toml::Value>,
+    pub(crate) value_size: Option<i64>,
+    pub(crate) deadline: Option<Span>,
+    pub(crate) keys: Option<i64>,
+    #[serde(default)]
+    pub(crate) reads: f64,
+    #[serde(default)]
+    pub(crate) cas: f64,
+    pub(crate) before: Option<Span>,
+    pub(crate) after: Option<Span>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -106,11 +118,20 @@ fn ten() -> i64 {
 #[serde(deny_unknown_fields)]
 pub(crate) struct Variant {
     pub(crate) name: String,
-    pub(crate) protocol: Protocol,
+    #[serde(default = "own")]
+    pub(crate) system: String,
+    pub(crate) protocol: Option<Protocol>,
     #[serde(default)]
     pub(crate) baseline: bool,
     #[serde(default)]
     pub(crate) timing: TimingKnobs,
+    /// Timings by name, of which the experiment's `timings` picks one.
+    #[serde(default)]
+    pub(crate) timings: BTreeMap<String, TimingKnobs>,
+}
+
+fn own() -> String {
+    "sraft".to_owned()
 }
 
 /// What is wrong with an experiment: the file, the line, and what would be right.

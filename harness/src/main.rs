@@ -17,12 +17,15 @@
 //! simulate     the same plan, with a simulator in the place of agent and cluster
 //! ec2          instances of Amazon's cloud to run it on
 //! testbed      hosts on this machine to rehearse on
+//! check        the safety verdicts of a run, and of histories of others
 //! progress     what the user sees meanwhile
+//! load         the load generator's options
 //! ```
 //!
 //! Figures are none of the run side's business: it appends raw records, and `sraft-report` derives
 //! everything from them.
 
+mod check;
 mod cli;
 mod cluster;
 mod doctor;
@@ -32,6 +35,7 @@ mod fault;
 mod host;
 mod inventory;
 mod keeper;
+mod load;
 mod manifest;
 mod plan;
 mod progress;
@@ -50,10 +54,11 @@ use std::{
 
 use anyhow::Context;
 use clap::Parser;
+use sraft_client::probe::Options;
 use sraft_report::results::RunDir;
 
 use crate::{
-    cli::{Cli, Command, PlanArgs, ReportArgs},
+    cli::{Cli, Command, PlanArgs, ProbeArgs, ReportArgs},
     experiment::File,
     inventory::Inventory,
     plan::{Overrides, RunPlan},
@@ -64,19 +69,32 @@ fn main() -> ExitCode {
         Command::Run(args) => run::run(&args),
         Command::Plan(args) => plan(&args),
         Command::Report(args) => report(&args),
+        Command::Check(args) => check::run(&args),
+        Command::CheckHistory(args) => check::histories(&args),
         Command::Sim(command) => simulate::swarm(&command),
+        Command::Load(args) => load::run(&args),
         Command::Ec2(command) => ec2::run(&command),
         Command::Testbed(command) => testbed::run(&command),
         Command::Cluster(command) => standing::run(&command),
         Command::Doctor(args) => doctor::run(&args),
         Command::Keeper(command) => keeper::run(&command),
         Command::Node(args) => return sraft_node::exit_code(sraft_node::run(*args)),
+        Command::Exec { die_with_parent, command } => {
+            sraft_agent::exec::exec(die_with_parent, &command).map_err(Into::into)
+        }
         Command::Agent => sraft_agent::run().map(|()| ExitCode::SUCCESS).map_err(Into::into),
+        Command::Probe(args) => probe(args),
     };
     result.unwrap_or_else(|error| {
         let _ = writeln!(io::stderr(), "error: {}", sraft_node::one_line(&error));
         ExitCode::FAILURE
     })
+}
+
+fn probe(args: ProbeArgs) -> anyhow::Result<ExitCode> {
+    let ProbeArgs { config, ops, die_with_parent } = args;
+    sraft_client::probe::run(&Options { config, ops, die_with_parent })?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn plan(args: &PlanArgs) -> anyhow::Result<ExitCode> {

@@ -7,8 +7,11 @@ mod faults;
 mod power;
 #[cfg(test)]
 mod tests;
+mod variant;
+mod workload;
 
 pub(crate) use describe::describe;
+pub(crate) use workload::Probe;
 
 use std::{collections::BTreeMap, ops::RangeInclusive, time::Duration};
 
@@ -16,7 +19,7 @@ use rand::{SeedableRng, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
 use sraft_agent::protocol::{Effect, Needs};
 use sraft_core::{Protocol, Span, Timing, TimingKnobs};
-use sraft_report::results::{Block, Plan, PlannedVariant, Setting};
+use sraft_report::results::{Block, Plan, PlannedVariant, Setting, WishedFigure};
 
 use crate::{
     experiment::{Experiment, File, Refused},
@@ -102,8 +105,8 @@ pub(crate) struct Launch {
     pub(crate) sub_leaders: u32,
     /// The most sub-leaders that any variant of the cell designates.
     pub(crate) cell_sub_leaders: u32,
-    /// Increments per second that the leader proposes.
-    pub(crate) rate: u32,
+    /// What is asked of the cluster meanwhile, if anything.
+    pub(crate) probe: Option<Probe>,
     /// The surroundings, if they are simulated.
     pub(crate) sim: Option<Sim>,
 }
@@ -120,6 +123,17 @@ impl RunPlan {
     pub(crate) fn launch(&self, cell: &str, variant: &str) -> &Launch {
         let key = (cell.to_owned(), variant.to_owned());
         self.launches.get(&key).expect("blocks are made from the settings")
+    }
+
+    /// Every system that takes part.
+    pub(crate) fn systems(&self) -> Vec<&'static dyn System> {
+        let mut systems: Vec<&'static dyn System> = Vec::new();
+        for launch in self.launches.values() {
+            if systems.iter().all(|other| other.name() != launch.system.name()) {
+                systems.push(launch.system);
+            }
+        }
+        systems
     }
 
     /// What the run's faults need of its hosts.
@@ -203,6 +217,12 @@ impl RunPlan {
             );
             return Err(file.refuse(&["trials", "count"], message));
         }
+        let felt = given.report.as_ref().and_then(|wish| wish.figure) == Some(WishedFigure::Outage);
+        if felt && launches.values().any(|launch| launch.probe.is_none()) {
+            let message = "report.figure is \"outage\", which nobody feels without a probe; set \
+                           workload.rate, 200 say";
+            return Err(file.refuse(&["report"], message));
+        }
         let cells: Vec<String> = cells.into_iter().map(|cell| cell.name).collect();
         let strata: Vec<(String, String)> =
             settings.iter().map(|s| (s.cell.clone(), s.variant.clone())).collect();
@@ -279,11 +299,6 @@ fn backend(
                        remove it, or write backend = \"sim\"";
         return Err(file.refuse(&["sim"], message));
     }
-    if given.workload.value_size.is_some() {
-        let message = "workload.value_size is not offered yet: the workload increments a counter, \
-                       whose size is fixed; remove it";
-        return Err(file.refuse(&["workload", "value_size"], message));
-    }
     Ok(backend)
 }
 
@@ -348,12 +363,9 @@ fn variants(file: &File, given: &Experiment) -> Result<Vec<PlannedVariant>, Refu
 }
 
 fn setting(cell: &str, variant: &str, launch: &Launch) -> Setting {
-    let mut node = serde_json::json!({
-        "protocol": launch.protocol,
-        "timing": every_knob(&launch.timing),
-    });
-    if launch.rate > 0 {
-        node["workload_rate"] = launch.rate.into();
+    let mut node = launch.system.settings(launch);
+    if let Some(probe) = &launch.probe {
+        node["workload"] = serde_json::to_value(probe).expect("plain data can be written as JSON");
     }
     if let Some(sim) = &launch.sim {
         node["sim"] = serde_json::to_value(sim).expect("plain data can be written as JSON");
@@ -364,6 +376,7 @@ fn setting(cell: &str, variant: &str, launch: &Launch) -> Setting {
         size: launch.size,
         sub_leaders: launch.sub_leaders,
         node,
+        log: launch.system.log(),
     }
 }
 

@@ -7,7 +7,7 @@ use std::{
 };
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use sraft_report::{measure::TrialRow, results::Plan};
+use sraft_report::{groups::Figure, measure::TrialRow, results::Plan};
 
 /// How often a line is written where there is no terminal.
 const LINE_EVERY: Duration = Duration::from_secs(10);
@@ -25,7 +25,9 @@ pub(crate) struct Progress {
     order: Vec<String>,
     /// The cell of the moment: medians over different cells would mean nothing.
     cell: String,
-    leaderless_ms: BTreeMap<(String, String), Vec<f64>>,
+    /// What the medians are of.
+    figure: Figure,
+    ms: BTreeMap<(String, String), Vec<f64>>,
     odd: BTreeMap<String, u32>,
 }
 
@@ -52,7 +54,8 @@ impl Progress {
             last_line: began,
             order,
             cell: String::new(),
-            leaderless_ms: BTreeMap::new(),
+            figure: Figure::compared(plan),
+            ms: BTreeMap::new(),
             odd: BTreeMap::new(),
         }
     }
@@ -76,9 +79,9 @@ impl Progress {
     pub(crate) fn trials(&mut self, rows: &[TrialRow]) {
         for row in rows {
             self.done += 1;
-            if let Some(us) = row.leaderless_us.filter(|_| row.counts()) {
+            if let Some(us) = self.figure.of(row).filter(|_| row.counts()) {
                 let key = (row.cell.clone(), row.variant.clone());
-                self.leaderless_ms.entry(key).or_default().push(us / 1e3);
+                self.ms.entry(key).or_default().push(us / 1e3);
             }
             if row.verdict != sraft_events::Verdict::Ok {
                 *self.odd.entry(row.verdict.to_string()).or_default() += 1;
@@ -105,7 +108,7 @@ impl Progress {
             .iter()
             .filter_map(|variant| {
                 let key = (self.cell.clone(), variant.clone());
-                Some((variant, median(self.leaderless_ms.get(&key)?)?))
+                Some((variant, median(self.ms.get(&key)?)?))
             })
             .map(|(variant, ms)| format!("{variant} {ms:.1} ms"))
             .collect();
@@ -115,7 +118,7 @@ impl Progress {
             parts.push(format!("{} left", humantime::format_duration(left)));
         }
         if !medians.is_empty() {
-            parts.push(format!("leaderless, median: {}", medians.join(", ")));
+            parts.push(format!("{}, median: {}", self.figure.name(), medians.join(", ")));
         }
         parts.extend(self.odd.iter().map(|(verdict, count)| format!("{count} {verdict}")));
         parts.join("; ")

@@ -12,21 +12,24 @@ use rand_chacha::ChaCha8Rng;
 use sraft_events::Event;
 use sraft_report::{
     measure,
-    results::{Block, Manifest, Plan, ResultsError, RunDir, RunLock},
+    results::{Block, Manifest, Op, Plan, ResultsError, RunDir, RunLock},
 };
 
 use crate::{
     cli::RunArgs,
     cluster::{Cluster, Halt},
     experiment::File,
-    host::{Host, ssh},
-    inventory::{self, Inventory},
+    host::Host,
     manifest,
     plan::{Backend, Launch, Overrides, RunPlan},
     progress::Progress,
     simulate,
     trial::{self, Trial},
 };
+
+mod hosts;
+
+use self::hosts::{Reached, reach, same_hosts};
 
 /// How often a cluster is started for a block before the run gives up.
 const STARTS: u32 = 3;
@@ -156,47 +159,6 @@ pub(crate) fn conclude(
     }
 }
 
-/// Logs in at every host, checks it, and puts the program there, before anything is begun. What is
-/// wrong with any of them is said for all of them.
-fn reach(inventory: Inventory, args: &RunArgs) -> anyhow::Result<Vec<Reached>> {
-    let options = args.hosts.options();
-    let program = args.hosts.program.clone().unwrap_or_else(sraft_agent::own_executable);
-    let program = ssh::Program::read(&program)?;
-    let targets =
-        ssh::for_all(&inventory.hosts, |host| ssh::Target::prepare(host, &program, options));
-    let mut reached = Vec::new();
-    let mut refusals = Vec::new();
-    for (host, target) in inventory.hosts.into_iter().zip(targets) {
-        match target {
-            Ok(target) => reached.push((host, target)),
-            Err(error) => refusals.push(error.to_string()),
-        }
-    }
-    match refusals.len() {
-        0 => Ok(reached),
-        1 => bail!("host {}", refusals[0]),
-        n => bail!("{n} hosts cannot be used:\n  {}", refusals.join("\n  ")),
-    }
-}
-
-/// A host that is ready for an agent.
-type Reached = (inventory::Host, ssh::Target);
-
-/// Figures of other hosts are no part of a run.
-fn same_hosts(manifest: &Manifest, hosts: &[Host], dir: &RunDir) -> anyhow::Result<()> {
-    let before: Vec<&str> = manifest.hosts.iter().map(|host| host.name.as_str()).collect();
-    let now: Vec<&str> = hosts.iter().map(|host| host.name.as_str()).collect();
-    if before != now {
-        bail!(
-            "{} was begun on {}, but would go on on {}; give the same --inventory as then",
-            dir.results().display(),
-            before.join(", "),
-            now.join(", ")
-        );
-    }
-    Ok(())
-}
-
 /// A run whose folder is there and locked.
 pub(crate) struct Begun {
     pub(crate) plan: RunPlan,
@@ -215,6 +177,7 @@ fn begin(args: &RunArgs) -> anyhow::Result<Begun> {
     let overrides = Overrides { trials: args.trials, seed: args.seed };
     let inventory = args.hosts.inventory()?;
     let plan = RunPlan::on(&file, overrides, inventory.as_ref())?;
+    installed(&plan)?;
     if plan.backend == Backend::Local {
         sraft_agent::rules::check(plan.needs()).map_err(anyhow::Error::msg)?;
     }
@@ -224,6 +187,14 @@ fn begin(args: &RunArgs) -> anyhow::Result<Begun> {
     dir.write_experiment(&file.text)?;
     dir.write_plan(&plan.plan)?;
     Ok(Begun { plan, reached, dir, lock, done: BTreeSet::new(), reached_ns: 0 })
+}
+
+/// Refuses what this machine has no programs for.
+fn installed(plan: &RunPlan) -> anyhow::Result<()> {
+    for system in plan.systems() {
+        system.installed().map_err(|why| anyhow::anyhow!(why))?;
+    }
+    Ok(())
 }
 
 /// Makes the folders of a run, named after the second in which it begins if not otherwise.
@@ -278,6 +249,7 @@ fn resume(args: &RunArgs, run: &Path) -> anyhow::Result<Begun> {
             dir.results().display()
         );
     }
+    installed(&plan)?;
     let resumed = dir.resume(&lock)?;
     let done = resumed.events.completed();
     let all = planned.blocks.iter().flat_map(|block| &block.trials);
@@ -452,19 +424,22 @@ impl Session<'_> {
 
     /// Writes down what a trial has left, before the next one begins.
     fn keep(&mut self, cluster: &mut Cluster, number: u64) -> anyhow::Result<()> {
+        let rows = cluster.take_ops();
         if number == 0 {
             return self.append(cluster);
         }
         let records = cluster.take_records();
-        let row = measure::row(&self.plan.plan, &records)?;
-        self.dir.append_trial(&lines(&records)?, Some(&row))?;
+        let ops: Result<Vec<Op>, String> = rows.iter().map(|row| Op::parse(row)).collect();
+        let ops = ops.map_err(anyhow::Error::msg)?;
+        let row = measure::row(&self.plan.plan, &records, &ops)?;
+        self.dir.append_trial(&lines(&records)?, &rows, Some(&row))?;
         self.done.insert(number);
         self.progress.trials(std::slice::from_ref(&row));
         Ok(())
     }
 
     fn append(&self, cluster: &mut Cluster) -> anyhow::Result<()> {
-        Ok(self.dir.append_trial(&lines(&cluster.take_records())?, None)?)
+        Ok(self.dir.append_trial(&lines(&cluster.take_records())?, &[], None)?)
     }
 }
 

@@ -187,7 +187,7 @@ impl Session<'_> {
         self.now += GAP;
         self.lines.extend(run::lines(&records)?);
         if number > 0 {
-            self.rows.push(measure::row(&self.plan.plan, &records)?);
+            self.rows.push(measure::row(&self.plan.plan, &records, &[])?);
         }
         self.kept += 1;
         if self.kept.is_multiple_of(BATCH) { self.keep() } else { Ok(()) }

@@ -100,9 +100,7 @@ pub(crate) fn conduct(
         _ if trial.launch.fault.links.is_some() => cluster.heal(&victims),
         _ => Ok(()),
     };
-    let ended = mended
-        .and(attempted)
-        .and_then(|ended| cluster.compare_clocks().map(|()| ended));
+    let ended = mended.and(attempted).and_then(|ended| cluster.compare_clocks().map(|()| ended));
     let ended = match ended {
         Ok(ended) => ended,
         Err(Halt::Died(why) | Halt::Stuck(why)) => Ended::invalid(why, false),
@@ -110,6 +108,13 @@ pub(crate) fn conduct(
         Err(halt @ Halt::Agent { .. }) if cluster.is_remote() => {
             Ended::invalid(halt.to_string(), false)
         }
+        Err(halt) => return Err(halt),
+    };
+    let ended = match cluster.stop_probe() {
+        Ok(()) => ended,
+        Err(Halt::Stuck(why)) => Ended { sound: ended.sound, ..ended.spoiled(why) },
+        Err(Halt::Died(why)) => ended.spoiled(why),
+        Err(halt @ Halt::Agent { .. }) if cluster.is_remote() => ended.spoiled(halt.to_string()),
         Err(halt) => return Err(halt),
     };
     let ended = match early_change(&cluster.placed_records()) {
@@ -127,6 +132,12 @@ pub(crate) fn conduct(
 }
 
 impl Ended {
+    /// What it would be if this had not happened, besides.
+    fn spoiled(self, why: String) -> Ended {
+        let both = self.reason.into_iter().chain([why]).collect::<Vec<_>>().join("; ");
+        Ended::invalid(both, false)
+    }
+
     fn invalid(reason: String, sound: bool) -> Ended {
         Ended { verdict: Verdict::Invalid, reason: Some(reason), restored: None, sound }
     }
@@ -147,6 +158,12 @@ fn attempt(
     let victims: Vec<NodeId> = strike.actions.iter().map(|(node, _)| *node).collect();
     let victims = victims.as_slice();
 
+    let around = trial.launch.probe.as_ref();
+    if let Some(probe) = around {
+        stage("probe");
+        cluster.start_probe(probe, trial.number)?;
+        cluster.pass(probe.before)?;
+    }
     if let Some(links) = &fault.links {
         cluster.arm(strike, links, trial.timeout + fault.duration + LEASE_BEYOND)?;
     }
@@ -200,6 +217,20 @@ fn attempt(
             let why = format!("node {} did not end", fault::list(victims));
             return Ok(Ended { verdict, reason: Some(why), restored: None, sound: false });
         }
+    }
+
+    if let Some(probe) = around {
+        let served = match struck(&cluster.placed_records()) {
+            Some(fault) => cluster.wait_served(fault, deadline)?,
+            None => true,
+        };
+        if !served {
+            verdict = Verdict::Censored;
+            let why = format!("no client was served within {:?}", trial.timeout);
+            reason = Some(reason.map_or(why.clone(), |before| format!("{before}; {why}")));
+        }
+        let after = struck_at + probe.after;
+        cluster.pass(after.saturating_duration_since(Instant::now()))?;
     }
 
     stage("heal");
@@ -270,18 +301,27 @@ const LEASE_BEYOND: Duration = Duration::from_secs(5);
 /// For processes that have their signal already, but have not been seen to end.
 const A_MOMENT: Duration = Duration::from_secs(2);
 
+/// When the latest trial began, nanoseconds.
+fn begun(records: &[Record]) -> Option<u64> {
+    let begun = records.iter().rev().find(|r| matches!(r.event, Event::TrialStarted { .. }));
+    begun.map(|record| record.mono_ns)
+}
+
+/// When the fault of the latest trial struck first, nanoseconds.
+fn struck(records: &[Record]) -> Option<u64> {
+    let begun = begun(records)?;
+    let since = records.iter().filter(|record| record.mono_ns >= begun);
+    let faults = since.filter(|record| matches!(record.event, Event::FaultApplied { .. }));
+    faults.map(|record| record.mono_ns).min()
+}
+
 /// Whether the records tell of a change of leadership between the beginning of the trial and its
 /// fault: they may arrive too late for the fault to be called off.
 fn early_change(records: &[Record]) -> Option<String> {
-    let begun = records.iter().rev().find(|r| matches!(r.event, Event::TrialStarted { .. }))?;
-    let struck = records
-        .iter()
-        .filter(|r| r.mono_ns >= begun.mono_ns)
-        .filter(|r| matches!(r.event, Event::FaultApplied { .. }))
-        .map(|r| r.mono_ns)
-        .min()?;
+    let begun = begun(records)?;
+    let struck = struck(records)?;
     let early = records.iter().find(|record| {
-        (begun.mono_ns..struck).contains(&record.mono_ns)
+        (begun..struck).contains(&record.mono_ns)
             && matches!(record.event, Event::Elected { .. } | Event::SteppedDown { .. })
     })?;
     match &early.source {

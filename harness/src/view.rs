@@ -9,6 +9,7 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 
 use sraft_events::{Event, FaultAction, NodeId, Record, Source, Term};
+use sraft_report::results::LogFacts;
 
 use crate::fault::list;
 
@@ -20,6 +21,8 @@ pub(crate) struct View {
     /// The last term in which each has stepped down.
     stepped_down: BTreeMap<NodeId, Term>,
     last_change: u64,
+    /// Its leaders tell neither when they serve nor who has caught up, so nobody waits for that.
+    silent: bool,
 }
 
 /// What is known of one node.
@@ -54,6 +57,11 @@ pub(crate) struct Leader {
 }
 
 impl View {
+    /// Of a cluster that has not begun yet and whose logs tell this.
+    pub(crate) fn of(log: LogFacts) -> View {
+        View { silent: !log.ready, ..View::default() }
+    }
+
     /// Takes a record up.
     pub(crate) fn fold(&mut self, record: &Record) {
         if self.apply(record) {
@@ -165,7 +173,7 @@ impl View {
     /// A leader of a later term that is ready and that every node has accepted except `struck`.
     pub(crate) fn successor(&self, old: Leader, size: u32, struck: &[NodeId]) -> Option<Leader> {
         let leader = self.leader()?;
-        let ready = self.elected.as_ref().is_some_and(|leadership| leadership.ready);
+        let ready = self.elected.as_ref().is_some_and(|l| l.ready) || self.silent;
         let known = (1..=u64::from(size))
             .filter(|node| *node != leader.node && !struck.contains(node))
             .all(|node| self.has_accepted(node, leader));
@@ -194,12 +202,13 @@ impl View {
         }
         let Some(leader) = self.leader() else { return Some("a leader".to_owned()) };
         let leadership = self.elected.as_ref()?;
-        if !leadership.ready {
+        if !leadership.ready && !self.silent {
             return Some(format!("leader {} to be ready", leader.node));
         }
         if let Some(nodes) = lacking(&|node| {
             node != leader.node
-                && !(leadership.synced.contains(&node) && self.has_accepted(node, leader))
+                && !((leadership.synced.contains(&node) || self.silent)
+                    && self.has_accepted(node, leader))
         }) {
             return Some(format!("{nodes} to catch up with leader {}", leader.node));
         }

@@ -54,12 +54,17 @@ fn help_names_every_command_and_option() {
     Usage: sraft <COMMAND>
 
     Commands:
-      run     Run an experiment: figures, tables and a report come out
-      plan    Say what an experiment would run, and how long that takes
-      report  Derive everything from the records of a run again
-      sim     Look for broken invariants in simulated clusters under random faults
-      node    Run one consensus node
-      help    Print this message or the help of the given subcommand(s)
+      run            Run an experiment: figures, tables and a report come out
+      plan           Say what an experiment would run, and how long that takes
+      report         Derive everything from the records of a run again
+      check          Judge the safety of a run: leaders per term, lost writes, linearizability
+      check-history  Judge whether histories in files are linearizable
+      sim            Look for broken invariants in simulated clusters under random faults
+      load           Put load on any system with etcd's API: throughput and latencies
+      ec2            Make, list and remove EC2 instances to experiment on
+      testbed        Make hosts on this machine to rehearse on, with an SSH server each (root)
+      node           Run one consensus node
+      help           Print this message or the help of the given subcommand(s)
 
     Options:
       -h, --help     Print help

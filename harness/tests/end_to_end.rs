@@ -31,6 +31,8 @@ size = 3
 preset = "reference"
 [workload]
 rate = 50
+before = "20ms"
+after = "100ms"
 [fault]
 kind = "kill"
 target = "leader"

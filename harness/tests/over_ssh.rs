@@ -12,7 +12,7 @@ use std::{
 
 use rustix::process::{Pid, Signal, kill_process};
 use sraft_events::{Event, Record};
-use sshd::{Server, keygen};
+use sshd::{Cable, Server, keygen};
 
 /// Nothing here may take longer than this.
 const LIMIT: Duration = Duration::from_secs(120);
@@ -30,7 +30,7 @@ impl Place {
         let place = Place { server };
         let key = place.server.key("ed25519", "");
         place.server.known_as_it_is("ed25519");
-        place.inventory(&key);
+        place.inventory(&key, &[place.server.port; HOSTS]);
         let experiment = format!(
             r#"
 name = "small"
@@ -57,14 +57,13 @@ protocol = "s-raft"
         Some(place)
     }
 
-    /// Writes the inventory, with this key for all hosts.
-    fn inventory(&self, key: &Path) {
+    /// Writes the inventory, with this key for all hosts, and these ports of their servers.
+    fn inventory(&self, key: &Path, ssh_ports: &[u16; HOSTS]) {
         use std::fmt::Write as _;
         let mut text = format!(
-            "[defaults]\nuser = \"{}\"\nkey = \"{}\"\nknown_hosts = \"known_hosts\"\nssh_port = {}\n",
+            "[defaults]\nuser = \"{}\"\nkey = \"{}\"\nknown_hosts = \"known_hosts\"\n",
             self.server.user(),
             key.display(),
-            self.server.port
         );
         // All are held until all are found, so that none is found twice.
         let tcp: Vec<TcpListener> = (0..2 * HOSTS).map(|_| free_tcp()).collect();
@@ -75,8 +74,9 @@ protocol = "s-raft"
             let clock = udp[host].local_addr().unwrap().port();
             write!(
                 text,
-                "[[host]]\nssh = \"127.0.0.1\"\nport = {}\nclient_port = {}\nclock_port = {clock}\n\
+                "[[host]]\nssh = \"127.0.0.1\"\nssh_port = {}\nport = {}\nclient_port = {}\nclock_port = {clock}\n\
                  dir = \"{}\"\n",
+                ssh_ports[host],
                 port(&tcp[2 * host]),
                 port(&tcp[2 * host + 1]),
                 self.host_dir(host).display(),
@@ -295,6 +295,38 @@ fn an_agent_that_is_lost_is_replaced_and_its_trial_says_so() {
 }
 
 #[test]
+fn a_connection_whose_packets_are_dropped_costs_one_trial() {
+    let Some(place) = Place::new(3) else { return };
+    let cable = Cable::to(place.server.port);
+    let direct = place.server.port;
+    place.inventory(&place.server.key("ed25519", ""), &[direct, cable.port, direct]);
+    place.server.known(&format!("* {}\n", place.server.host_key("ed25519")));
+    let harness = place.under_way(1);
+    cable.freeze(true);
+    // Neither end is told anything. Both find out, and what ran on the host has ended.
+    let lost = || {
+        place.records().into_iter().find_map(|record| match record.event {
+            Event::TrialEnded { reason: Some(reason), .. } => Some(reason),
+            _ => None,
+        })
+    };
+    wait_until("the trial to be given up", || lost().is_some());
+    let why = "the agent on host node-2: the connection was lost: nothing was heard for 8 s";
+    assert_eq!(lost().unwrap(), why);
+    let left = place.host_dir(1);
+    wait_until("the agent to end for want of its harness", || {
+        fs::read_dir(&left).unwrap().map(|entry| entry.unwrap().file_name()).eq(["bin"])
+    });
+    cable.freeze(false);
+    let output = finish(harness);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let rows = place.rows();
+    assert_eq!(rows.len(), 6);
+    assert_eq!(rows.iter().filter(|row| row["verdict"] == "invalid").count(), 1);
+    place.wait_until_clean();
+}
+
+#[test]
 fn hosts_that_cannot_be_used_are_said_before_anything_is_begun() {
     let Some(place) = Place::new(2) else { return };
     let refused = |args: &[&str]| {
@@ -308,11 +340,12 @@ fn hosts_that_cannot_be_used_are_said_before_anything_is_begun() {
     let hosts = ["--inventory", "hosts.toml"];
     let wrong = place.path("wrong");
     keygen(&wrong, "ed25519", "");
-    place.inventory(&wrong);
+    let ports = [place.server.port; HOSTS];
+    place.inventory(&wrong, &ports);
     let said = refused(&hosts);
     assert!(said.contains("3 hosts cannot be used"), "{said}");
     assert!(said.contains("node-2: permission denied for user"), "{said}");
-    place.inventory(&place.server.key("ed25519", ""));
+    place.inventory(&place.server.key("ed25519", ""), &ports);
     place.server.known("");
     let said = refused(&hosts);
     assert!(said.contains("its host key is not known"), "{said}");

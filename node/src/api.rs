@@ -22,7 +22,7 @@ use std::{io, net::TcpListener, sync::Arc, thread, time::Duration};
 use sraft_core::NodeId;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::desk::Ask;
+use crate::desk::{Answers, Ask};
 
 /// Where clients and administrators connect. Both must be listening already.
 #[derive(Debug)]
@@ -108,10 +108,32 @@ impl Default for Limits {
     }
 }
 
+/// Takes answers to where they are waited for.
+#[derive(Clone, Debug)]
+pub struct Post(mpsc::UnboundedSender<Answers>);
+
+impl Post {
+    /// Hands them over.
+    pub fn send(&self, answers: Answers) {
+        if let Err(mpsc::error::SendError(answers)) = self.0.send(answers) {
+            answers.send();
+        }
+    }
+}
+
+async fn deliver(mut post: mpsc::UnboundedReceiver<Answers>) {
+    while let Some(answers) = post.recv().await {
+        answers.send();
+    }
+    // Without anybody who sends answers the servers go on, and say that the node is stopping.
+    std::future::pending::<()>().await;
+}
+
 /// The running servers; they stop when this is dropped.
 #[derive(Debug)]
 pub struct Server {
     stop: Option<oneshot::Sender<()>>,
+    post: Post,
     thread: Option<thread::JoinHandle<()>>,
 }
 
@@ -128,6 +150,7 @@ impl Server {
     ) -> io::Result<Server> {
         settings.limits.connections = connections::affordable(settings.limits.connections);
         let (stop, stopped) = oneshot::channel();
+        let (post, posted) = mpsc::unbounded_channel();
         let (tell, told) = std::sync::mpsc::sync_channel(1);
         // The runtime lives and dies on its own thread: it must not be dropped on one that belongs
         // to another runtime.
@@ -146,16 +169,22 @@ impl Server {
             runtime.block_on(async move {
                 tokio::select! {
                     _ = stopped => {}
+                    () = deliver(posted) => {}
                     () = clients.run(client) => {}
                     () = administrators.run(admin) => {}
                 }
             });
         })?;
-        let server = Server { stop: Some(stop), thread: Some(thread) };
+        let server = Server { stop: Some(stop), post: Post(post), thread: Some(thread) };
         match told.recv() {
             Ok(outcome) => outcome.map(|()| server),
             Err(_) => Err(io::Error::other("the thread for clients has ended at once")),
         }
+    }
+
+    /// The way back to those who have asked, for more than a single answer.
+    pub fn post(&self) -> Post {
+        self.post.clone()
     }
 }
 

@@ -4,7 +4,7 @@
 //! channel, so that clients never delay the protocol. An asker that has lost patience drops its
 //! end of the `reply`.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use sraft_core::{Index, NodeId, Role, Term};
 use tokio::sync::oneshot;
@@ -14,8 +14,9 @@ use crate::{
     store::{Op, Outcome, Revision, View},
 };
 
-/// The answer to a write: what came of it, the store right after it, and the term.
-pub type Written = Result<(Outcome, View, Term), Unserved>;
+/// The answer to a write: what came of it, and the term. The store right after it is not part of it:
+/// as long as somebody holds a view, the next write has to copy what it changes.
+pub type Written = Result<(Outcome, Term), Unserved>;
 
 /// The answer to a read: a store to read from, and the term.
 pub type Viewed = Result<(View, Term), Unserved>;
@@ -43,6 +44,35 @@ pub enum Ask {
         /// Where it goes.
         reply: oneshot::Sender<NodeStatus>,
     },
+}
+
+/// Answers that go out together. An answer that is sent from another thread wakes the asker's, at
+/// the price of a system call; these are handed over as one and sent from there.
+#[derive(Default)]
+pub struct Answers(Vec<Box<dyn FnOnce() + Send>>);
+
+impl Answers {
+    /// Adds one.
+    pub fn add<T: Send + 'static>(&mut self, reply: oneshot::Sender<T>, answer: T) {
+        // Nobody may be there any more to hear it.
+        self.0.push(Box::new(move || drop(reply.send(answer))));
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Sends them, from this thread.
+    pub fn send(self) {
+        self.0.into_iter().for_each(|answer| answer());
+    }
+}
+
+impl fmt::Debug for Answers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} answers", self.0.len())
+    }
 }
 
 /// Why a request was not served. `NoLeader`, `TooLarge` and `Overloaded` promise that nothing was

@@ -29,7 +29,7 @@ use crate::{
     api,
     clock::{self, Deadline},
     console::Console,
-    desk::{Ask, NodeStatus, PeerStatus, Unserved},
+    desk::{Answers, Ask, NodeStatus, PeerStatus, Unserved},
     journal::Journal,
     metrics::{Counts, MetricsFile},
     peers::Address,
@@ -146,6 +146,8 @@ pub(crate) async fn run(settings: Settings) -> anyhow::Result<()> {
         machine,
         writes: Writes::new(boot_id, settings.max_request_bytes + ENTRY_OVERHEAD),
         reads: Reads::default(),
+        answers: Answers::default(),
+        post: server.as_ref().map(api::Server::post),
         led: None,
         counts: Counts::default(),
         refusals: BTreeSet::new(),
@@ -292,6 +294,9 @@ struct Driver {
     machine: Machine,
     writes: Writes,
     reads: Reads,
+    answers: Answers,
+    /// To those who wait for answers.
+    post: Option<api::Post>,
     /// The leader that has been told of what is pending, and its term.
     led: Option<(Term, NodeId)>,
     counts: Counts,
@@ -363,17 +368,21 @@ impl Driver {
             return Ok(());
         }
         let (writes, term) = (&mut self.writes, self.node.status().term);
-        self.machine.apply(entries, |store, id, outcome| {
-            if writes.waits_for(id) {
-                writes.applied(id, outcome, store.view(), term);
-            }
-        });
+        let answers = &mut self.answers;
+        self.machine.apply(entries, |id, outcome| writes.applied(id, outcome, term, answers));
         self.machine.take_snapshot()
     }
 
     fn serve(&mut self) {
         let (store, term) = (self.machine.store(), self.node.status().term);
-        self.reads.serve(store.applied(), term, || store.view());
+        self.reads.serve(store.applied(), term, || store.view(), &mut self.answers);
+        if !self.answers.is_empty() {
+            let answers = std::mem::take(&mut self.answers);
+            match &self.post {
+                Some(post) => post.send(answers),
+                None => answers.send(),
+            }
+        }
     }
 
     fn record(&mut self, at: Time, event: Event) -> anyhow::Result<()> {
@@ -471,7 +480,7 @@ impl Driver {
             Ask::Read { linearizable: true, reply } => self.reads.take(now, reply),
             Ask::Read { linearizable: false, reply } => {
                 let (view, term) = (self.machine.store().view(), self.node.status().term);
-                drop(reply.send(Ok((view, term))));
+                self.answers.add(reply, Ok((view, term)));
             }
             Ask::Status { reply } => drop(reply.send(self.status(now))),
         }

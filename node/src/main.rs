@@ -3,6 +3,9 @@
 use clap::Parser;
 use sraft_node::cli::NodeArgs;
 
+#[global_allocator]
+static ALLOCATOR: sraft_node::Allocator = sraft_node::ALLOCATOR;
+
 #[derive(Parser)]
 #[command(name = "sraft-node", version, about = "One node of an S-Raft cluster")]
 struct Cli {

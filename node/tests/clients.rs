@@ -152,9 +152,9 @@ fn memory_and_disk_are_bounded_and_a_follower_catches_up_by_snapshot() {
     cluster.signal(away, Signal::KILL);
     cluster.start_node(away);
     assert_eq!(client.all(away as usize - 1, "0/"), here);
-    let starts = cluster.records().into_iter().filter_map(|record| match record.event {
+    let mut starts = cluster.records().into_iter().filter_map(|record| match record.event {
         Event::NodeStarted { node, last_index, .. } if node == away => Some(last_index),
         _ => None,
     });
-    assert!(starts.last().unwrap() > 0);
+    assert!(starts.next_back().unwrap() > 0);
 }

@@ -10,6 +10,8 @@ use sraft_events::NodeId;
 
 const LOCK: &str = "agent.lock";
 
+const PROBE: &str = "probe";
+
 /// The agent's directory, held by a lock for as long as this lives.
 #[derive(Debug)]
 pub(crate) struct Directory {
@@ -53,33 +55,23 @@ impl Directory {
 
     /// The directory of a node, made if it is absent, emptied if it is to be fresh.
     pub(crate) fn node(&self, node: NodeId, fresh: bool) -> Result<PathBuf, String> {
-        let path = self.node_path(node);
-        let failed = |error: io::Error| format!("cannot prepare {}: {error}", path.display());
-        match fs::symlink_metadata(&path) {
-            // Following a link would let `fresh` empty a directory outside.
-            Ok(meta) if !meta.is_dir() => {
-                return Err(format!(
-                    "{} is not a directory but a link or a file; remove it",
-                    path.display()
-                ));
-            }
-            Ok(_) if fresh => fs::remove_dir_all(&path).map_err(failed)?,
-            Ok(_) => return Ok(path),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(failed(error)),
-        }
-        fs::create_dir(&path).map_err(failed)?;
-        Ok(path)
+        prepare(self.node_path(node), fresh)
+    }
+
+    /// The directory of the probe, made and empty.
+    pub(crate) fn probe(&self) -> Result<PathBuf, String> {
+        prepare(self.path.join(PROBE), true)
     }
 
     fn node_path(&self, node: NodeId) -> PathBuf {
         self.path.join(format!("node-{node}"))
     }
 
-    /// Removes the directories of these nodes and, if this agent made it, the directory itself.
-    /// Nothing else is touched, and what cannot be removed is left.
-    pub(crate) fn remove(self, nodes: impl Iterator<Item = NodeId>) {
-        let left = self.inherited.then(|| self.left()).unwrap_or_default();
+    /// Removes the directories of these nodes, that of the probe if there was one and, if this
+    /// agent made it, the directory itself. Nothing else is touched, and what cannot be removed is
+    /// left.
+    pub(crate) fn remove(self, nodes: impl Iterator<Item = NodeId>, probed: bool) {
+        let left = if self.inherited { self.left() } else { Vec::new() };
         for path in left {
             let _ = fs::remove_dir_all(path);
         }
@@ -87,6 +79,9 @@ impl Directory {
             let path = self.node_path(node);
             // `remove_dir_all` removes a link instead of following it.
             let _ = fs::remove_dir_all(path);
+        }
+        if probed {
+            let _ = fs::remove_dir_all(self.path.join(PROBE));
         }
         self.unlock();
     }
@@ -96,7 +91,10 @@ impl Directory {
         let number = |name: &str| name.strip_prefix("node-")?.parse::<NodeId>().ok();
         let entries = fs::read_dir(&self.path).into_iter().flatten().flatten();
         entries
-            .filter(|entry| entry.file_name().to_str().and_then(number).is_some())
+            .filter(|entry| {
+                let name = entry.file_name();
+                name == "probe" || name.to_str().and_then(number).is_some()
+            })
             .map(|entry| entry.path())
             .collect()
     }
@@ -110,8 +108,44 @@ impl Directory {
     }
 }
 
+/// Makes a directory if it is absent, empties it if it is to be fresh.
+fn prepare(path: PathBuf, fresh: bool) -> Result<PathBuf, String> {
+    let failed = |error: io::Error| format!("cannot prepare {}: {error}", path.display());
+    match fs::symlink_metadata(&path) {
+        // Following a link would let `fresh` empty a directory outside.
+        Ok(meta) if !meta.is_dir() => {
+            return Err(format!(
+                "{} is not a directory but a link or a file; remove it",
+                path.display()
+            ));
+        }
+        Ok(_) if fresh => fs::remove_dir_all(&path).map_err(failed)?,
+        Ok(_) => return Ok(path),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(failed(error)),
+    }
+    fs::create_dir(&path).map_err(failed)?;
+    Ok(path)
+}
+
 /// Refuses what is not the plain name of a file in the node's directory.
-pub(crate) fn plain_name(name: &str) -> Result<&str, String> {
+fn plain_name(name: &str) -> Result<&str, String> {
     let plain = !name.is_empty() && name != "." && name != ".." && !name.contains(['/', '\0']);
     plain.then_some(name).ok_or_else(|| format!("`{name}` is not a plain file name"))
+}
+
+/// The same for the names of files and of the log beside them.
+pub(crate) fn plain_names(files: &[(String, String)], log_file: &str) -> Result<(), String> {
+    plain_name(log_file)?;
+    files.iter().try_for_each(|(name, _)| plain_name(name).map(drop))
+}
+
+/// Writes files into a directory.
+pub(crate) fn write_files(dir: &Path, files: &[(String, String)]) -> Result<(), String> {
+    for (name, content) in files {
+        let path = dir.join(name);
+        fs::write(&path, content)
+            .map_err(|error| format!("cannot write {}: {error}", path.display()))?;
+    }
+    Ok(())
 }

@@ -15,9 +15,11 @@ pub mod protocol;
 pub mod rules;
 
 mod directory;
+pub mod exec;
 mod facts;
 mod input;
 mod ports;
+pub mod probe;
 mod process;
 mod skew;
 pub mod supervisor;

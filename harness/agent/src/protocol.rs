@@ -60,6 +60,9 @@ pub enum Call {
         fresh: bool,
         /// Name of the event log in the node's directory, followed from its present end on.
         log_file: String,
+        /// What stands in it.
+        #[serde(default)]
+        log_format: LogFormat,
     },
     /// Acts on processes, in this order, with nothing in between.
     Fault {
@@ -98,6 +101,23 @@ pub enum Call {
     },
     /// Kills every process, waits for their ends, and delivers what is left of their logs.
     StopAll {},
+    /// Starts a probe, in a fresh directory `DIR/probe`. Answered with [`Answer::Started`] once it
+    /// has acknowledged its first write (a line `# ready` in its file), failed if it ends before.
+    /// Refused while there is another one that has not been stopped.
+    StartProbe {
+        /// The program; empty is the agent's own executable.
+        program: Option<String>,
+        /// Its arguments. `{dir}` stands for the probe's directory and `{agent_pid}` for the
+        /// process id of the agent.
+        args: Vec<String>,
+        /// Files to write into the probe's directory first: name and content.
+        files: Vec<(String, String)>,
+        /// Name of the file of operations in the probe's directory.
+        ops_file: String,
+    },
+    /// Tells the probe to end (SIGTERM). Answered once it has ended and every row has been
+    /// delivered; failed if it had ended before, ended badly or had to be killed.
+    StopProbe {},
     /// From now on the agent ends, as if its input had closed, when it has heard nothing for so
     /// long. Empty lines count: a connection that drops packets does not close.
     Lease {
@@ -184,6 +204,17 @@ pub enum Effect {
     },
 }
 
+/// What the lines of a node's log are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    /// Records of this project, passed on in [`Said::Records`].
+    #[default]
+    Records,
+    /// Another system's lines, passed on in [`Said::Text`] for the harness to make sense of.
+    Text,
+}
+
 /// What an agent writes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "said", rename_all = "snake_case")]
@@ -208,6 +239,23 @@ pub enum Said {
         /// The lines.
         lines: Vec<String>,
     },
+    /// Lines of the log of a node that writes no records, in order.
+    Text {
+        /// The node.
+        node: NodeId,
+        /// Its process id.
+        pid: u32,
+        /// The host's clocks when the lines were read. Whoever wrote them has stamped them with the
+        /// wall clock, if at all; this tells what the monotonic clock showed then.
+        clocks: Clocks,
+        /// The lines.
+        lines: Vec<String>,
+    },
+    /// Rows of the probe's file of operations as it wrote them, without the header.
+    Ops {
+        /// The rows.
+        lines: Vec<String>,
+    },
     /// A node's process has ended without having been told to (the record of it comes as well).
     /// Carries what helps to find out why.
     Died {
@@ -228,7 +276,7 @@ pub enum Answer {
     Hello(Box<HostFacts>),
     /// To [`Call::Ping`].
     Clocks(Clocks),
-    /// To [`Call::Start`]: the process id.
+    /// To [`Call::Start`] and [`Call::StartProbe`]: the process id.
     Started {
         /// The process id.
         pid: u32,
@@ -246,7 +294,7 @@ pub enum Answer {
         found: Vec<Knock>,
     },
     /// To [`Call::Fault`], [`Call::Strike`], [`Call::Heal`] and [`Call::StopAll`], whose stamps come
-    /// as records, and to what yields nothing else.
+    /// as records, to [`Call::StopProbe`], and to what yields nothing else.
     Ok,
     /// To [`Call::Leftovers`]: what there was, one phrase each.
     Leftovers {

@@ -3,12 +3,12 @@
 //!
 //! # How quickly
 //! A fault's stamp is taken before its rules are in force, so what lies between is an error of
-//! every figure. Therefore `nft` is started and given its rules beforehand ([`Armed::prepare`]);
+//! every figure. Therefore `nft` is started and given its rules beforehand (`Armed::prepare`);
 //! it reads to the end of its input before it does anything, so that closing the pipe is the
-//! trigger ([`Armed::strike`]). One transaction of the kernel then installs everything at once.
+//! trigger (`Armed::strike`). One transaction of the kernel then installs everything at once.
 //!
 //! # How they end
-//! [`Installed::remove`] takes the whole table away. If nobody is left to do that, the kernel does:
+//! `Installed::remove` takes the whole table away. If nobody is left to do that, the kernel does:
 //! addresses stand in sets whose elements expire after the lease (nft(8), "timeout"), and a rule
 //! without addresses does nothing. The empty table is found by its name, which holds the process
 //! id and the start time of the agent that made it, and is removed by the next agent

@@ -12,11 +12,10 @@ mod links;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs,
     io::{self, Write},
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     os::unix::process::ExitStatusExt,
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
@@ -29,17 +28,20 @@ use sraft_events::{Event, FaultAction, NodeId, Record, Source};
 
 use crate::{
     AgentError, clock,
-    directory::{Directory, plain_name},
+    directory::{Directory, plain_names, write_files},
     facts,
     input::{Line, Lines},
     own_executable,
     ports::{self, Ports},
+    probe::Probe,
     process::{Process, how},
-    protocol::{self, Answer, Call, Clocks, MAX_LINE, Request, Said},
+    protocol::{self, Answer, Call, Clocks, LogFormat, MAX_LINE, Request, Said},
     rules,
     skew::{self, Answering},
     tail::EventLog,
 };
+
+mod probe;
 
 /// How long the agent lets events gather before it looks at them.
 pub const QUIET: Duration = Duration::from_millis(10);
@@ -58,9 +60,15 @@ pub(crate) struct Supervisor<W> {
     processes: BTreeMap<NodeId, Process>,
     /// Every node that ever got a directory.
     nodes: BTreeSet<NodeId>,
+    probe: Option<Probe>,
+    /// Whether there ever was one.
+    probed: bool,
+    /// Rows of the probe.
+    ops: Vec<String>,
     links: links::Links,
     seq: u64,
     records: Vec<String>,
+    texts: Vec<Text>,
     pending: Vec<Said>,
     due: Option<Instant>,
     /// When anything was last heard.
@@ -78,6 +86,17 @@ struct Host {
     keep: bool,
 }
 
+/// Lines of another system's log.
+#[derive(Debug)]
+struct Text {
+    node: NodeId,
+    pid: u32,
+    clocks: Clocks,
+    lines: Vec<String>,
+    /// How many of the records come before them.
+    before: usize,
+}
+
 /// What a descriptor that became ready belongs to.
 #[derive(Clone, Copy)]
 enum Ready {
@@ -86,6 +105,8 @@ enum Ready {
     Logs,
     Errors(NodeId),
     Ended(NodeId),
+    ProbeErrors,
+    ProbeEnded,
 }
 
 impl<W: Write> Supervisor<W> {
@@ -103,9 +124,13 @@ impl<W: Write> Supervisor<W> {
             host: None,
             processes: BTreeMap::new(),
             nodes: BTreeSet::new(),
+            probe: None,
+            probed: false,
+            ops: Vec::new(),
             links: links::Links::default(),
             seq: 0,
             records: Vec::new(),
+            texts: Vec::new(),
             pending: Vec::new(),
             due: None,
             heard: Instant::now(),
@@ -137,11 +162,12 @@ impl<W: Write> Supervisor<W> {
                             self.answer(line);
                         }
                     }
-                    Ready::Logs | Ready::Ended(_) => self.soon(QUIET),
+                    Ready::Logs | Ready::Ended(_) | Ready::ProbeEnded => self.soon(QUIET),
                     Ready::Errors(node) => self.drain_errors(node),
+                    Ready::ProbeErrors => self.drain_probe_errors(),
                 }
             }
-            if self.due.is_some_and(|due| due <= Instant::now()) {
+            if self.next_due().is_some_and(|due| due <= Instant::now()) {
                 self.deliver()?;
             }
             if self.lease_ends().is_some_and(|end| end <= Instant::now()) {
@@ -162,7 +188,9 @@ impl<W: Write> Supervisor<W> {
         input: Option<BorrowedFd<'_>>,
         stop: Option<BorrowedFd<'_>>,
     ) -> Result<Vec<Ready>, AgentError> {
-        let until = self.due.into_iter().chain(self.lease_ends()).min();
+        // Without an input, everything is about to end, and nobody reads rows any more.
+        let due = if input.is_some() { self.next_due() } else { self.due };
+        let until = due.into_iter().chain(self.lease_ends()).min();
         let timeout = until.map(|until| until.saturating_duration_since(Instant::now()));
         let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
         let mut what = Vec::new();
@@ -177,6 +205,14 @@ impl<W: Write> Supervisor<W> {
             }
             if let Some(pipe) = process.errors.pipe() {
                 watch(Ready::Errors(node), pipe);
+            }
+        }
+        if let Some(probe) = &self.probe {
+            if probe.process.ended.is_none() {
+                watch(Ready::ProbeEnded, probe.process.pidfd());
+            }
+            if let Some(pipe) = probe.process.errors.pipe() {
+                watch(Ready::ProbeErrors, pipe);
             }
         }
         if self.due.is_none() {
@@ -208,6 +244,10 @@ impl<W: Write> Supervisor<W> {
                 process.ended = Some((now, self.seq));
                 self.seq += 1;
             }
+            if let (Ready::ProbeEnded, Some(probe)) = (what, &mut self.probe) {
+                // There is no record of it; the request to stop it is answered.
+                probe.process.ended = Some((now, self.seq));
+            }
         }
         Ok(ready)
     }
@@ -215,6 +255,11 @@ impl<W: Write> Supervisor<W> {
     fn soon(&mut self, delay: Duration) {
         let due = Instant::now() + delay;
         self.due = Some(self.due.map_or(due, |earlier| earlier.min(due)));
+    }
+
+    fn next_due(&self) -> Option<Instant> {
+        let probe = self.probe.as_ref().filter(|probe| !probe.is_over()).map(|probe| probe.due);
+        self.due.into_iter().chain(probe).min()
     }
 
     fn drain_errors(&mut self, node: NodeId) {
@@ -239,7 +284,14 @@ impl<W: Write> Supervisor<W> {
                         Call::Fault { .. } | Call::Strike { .. } => QUIET,
                         _ => Duration::ZERO,
                     };
-                    let result = self.carry_out(call);
+                    let result = match call {
+                        // These are answered later, if they can be carried out.
+                        Call::StartProbe { .. } | Call::StopProbe {} => {
+                            let Err(error) = self.order_probe(id, call) else { return };
+                            Err(error)
+                        }
+                        call => self.carry_out(call),
+                    };
                     self.soon(delay);
                     match result {
                         Ok(answer) => Said::Done { id, answer },
@@ -258,9 +310,9 @@ impl<W: Write> Supervisor<W> {
         match call {
             Call::Hello { version, host, dir, keep } => self.hello(version, host, &dir, keep),
             Call::Ping {} => Ok(Answer::Clocks(clock::read())),
-            Call::Start { node, program, args, files, fresh, log_file } => {
+            Call::Start { node, program, args, files, fresh, log_file, log_format } => {
                 let program = program.filter(|program| !program.is_empty()).map(PathBuf::from);
-                self.start(node, program, &args, &files, fresh, &log_file)
+                self.start(node, program, &args, &files, fresh, (&log_file, log_format))
             }
             Call::Fault { actions } => self.fault(&actions),
             Call::CheckFaults { needs } => rules::check(needs).map(|()| Answer::Ok),
@@ -271,6 +323,7 @@ impl<W: Write> Supervisor<W> {
             Call::Strike { strikes } => self.strike(&strikes),
             Call::Heal { nodes } => self.heal(&nodes),
             Call::StopAll {} => self.stop_all(),
+            Call::StartProbe { .. } | Call::StopProbe {} => unreachable!("answered later"),
             Call::Lease { silence_ms } => {
                 self.lease = Some(Duration::from_millis(silence_ms));
                 Ok(Answer::Ok)
@@ -328,26 +381,33 @@ impl<W: Write> Supervisor<W> {
         args: &[String],
         files: &[(String, String)],
         fresh: bool,
-        log_file: &str,
+        (log_file, log_format): (&str, LogFormat),
     ) -> Result<Answer, String> {
         let directory = &self.host()?.directory;
-        plain_name(log_file)?;
-        for (name, _) in files {
-            plain_name(name)?;
-        }
+        plain_names(files, log_file)?;
         if let Some(process) = self.processes.get(&node) {
             return Err(format!("node {node} still runs as process {}", process.pid()));
         }
         let dir = directory.node(node, fresh)?;
         self.nodes.insert(node);
-        for (name, content) in files {
-            let path = dir.join(name);
-            fs::write(&path, content)
-                .map_err(|error| format!("cannot write {}: {error}", path.display()))?;
-        }
+        write_files(&dir, files)?;
         let log = dir.join(log_file);
-        let log = EventLog::open(&log, self.inotify.as_fd())
+        let log = EventLog::open(&log, log_format, self.inotify.as_fd())
             .map_err(|error| format!("cannot follow {}: {error}", log.display()))?;
+        let process = self.spawn(program, args, &dir, log)?;
+        let pid = process.pid();
+        self.record(clock::read(), Event::ProcessStarted { node, pid });
+        self.processes.insert(node, process);
+        Ok(Answer::Started { pid })
+    }
+
+    fn spawn(
+        &self,
+        program: Option<PathBuf>,
+        args: &[String],
+        dir: &Path,
+        log: EventLog,
+    ) -> Result<Process, String> {
         let here = dir.to_string_lossy();
         let agent = std::process::id().to_string();
         let args: Vec<String> = args
@@ -355,12 +415,8 @@ impl<W: Write> Supervisor<W> {
             .map(|arg| arg.replace("{dir}", &here).replace("{agent_pid}", &agent))
             .collect();
         let program = program.unwrap_or_else(|| self.program.clone());
-        let process = Process::start(&program, &args, &dir, log)
-            .map_err(|error| format!("cannot start {}: {error}", program.display()))?;
-        let pid = process.pid();
-        self.record(clock::read(), Event::ProcessStarted { node, pid });
-        self.processes.insert(node, process);
-        Ok(Answer::Started { pid })
+        Process::start(&program, &args, dir, log)
+            .map_err(|error| format!("cannot start {}: {error}", program.display()))
     }
 
     fn fault(&mut self, actions: &[(NodeId, FaultAction)]) -> Result<Answer, String> {
@@ -398,6 +454,8 @@ impl<W: Write> Supervisor<W> {
         self.host()?;
         self.kill_all().map_err(|error| error.to_string())?;
         self.gather();
+        // Its rows have been read, and whoever waited for it is answered.
+        self.probe = self.probe.take().filter(|probe| !probe.is_over());
         match self.processes.keys().next() {
             None => Ok(Answer::Ok),
             Some(node) => Err(format!(
@@ -409,17 +467,24 @@ impl<W: Write> Supervisor<W> {
 
     /// Kills every process and waits for the ends.
     fn kill_all(&mut self) -> Result<(), AgentError> {
+        if let Some(probe) = &mut self.probe {
+            probe.kill("everything is stopped");
+        }
         for process in self.processes.values_mut().filter(|process| process.ended.is_none()) {
             process.kill();
         }
         let deadline = Instant::now() + KILLED_WITHIN;
-        while self.processes.values().any(|process| process.ended.is_none())
-            && Instant::now() < deadline
-        {
+        let lives = |supervisor: &Self| {
+            let probe = supervisor.probe.as_ref().map(|probe| &probe.process);
+            supervisor.processes.values().chain(probe).any(|process| process.ended.is_none())
+        };
+        while lives(self) && Instant::now() < deadline {
             self.due = Some(deadline);
             for what in self.wait(None, None)? {
-                if let Ready::Errors(node) = what {
-                    self.drain_errors(node);
+                match what {
+                    Ready::Errors(node) => self.drain_errors(node),
+                    Ready::ProbeErrors => self.drain_probe_errors(),
+                    _ => {}
                 }
             }
         }
@@ -446,9 +511,21 @@ impl<W: Write> Supervisor<W> {
         let mut events = [0_u8; 4 << 10];
         // What changed does not matter: all logs are looked at, they are few.
         while rustix::io::read(&self.inotify, &mut events).is_ok_and(|n| n > 0) {}
+        self.look_at_probe();
         let mut died = Vec::new();
         for (&node, process) in &mut self.processes {
-            if let Err(error) = process.log.drain(&mut self.records)
+            let drained = match process.log.format() {
+                LogFormat::Records => process.log.drain(&mut self.records),
+                LogFormat::Text => {
+                    let mut lines = Vec::new();
+                    let drained = process.log.drain(&mut lines);
+                    let (before, clocks) = (self.records.len(), clock::read());
+                    let pid = process.pid();
+                    self.texts.push(Text { node, pid, clocks, lines, before });
+                    drained
+                }
+            };
+            if let Err(error) = drained
                 && !process.told
             {
                 // A node whose log cannot be read is of no use. Its death brings the reason along.
@@ -490,24 +567,43 @@ impl<W: Write> Supervisor<W> {
         self.due = None;
         self.gather();
         let broke = |source| AgentError::Pipe { end: "output", source };
-        // Bounded messages: the harness refuses lines beyond MAX_LINE.
-        let mut batch = Vec::new();
-        let mut bytes = 0;
-        for line in std::mem::take(&mut self.records) {
-            bytes += line.len();
-            batch.push(line);
-            if bytes > MAX_LINE / 16 {
-                bytes = 0;
-                self.say(&Said::Records { lines: std::mem::take(&mut batch) }).map_err(broke)?;
-            }
+        let ops = std::mem::take(&mut self.ops);
+        let mut records = std::mem::take(&mut self.records);
+        let mut later = Vec::new();
+        for text in std::mem::take(&mut self.texts).into_iter().rev() {
+            // Whose process has just started, or ended, is told before, or after, its lines.
+            let after = records.split_off(text.before);
+            later.push((text, after));
         }
-        if !batch.is_empty() {
-            self.say(&Said::Records { lines: batch }).map_err(broke)?;
+        self.say_lines(records, |lines| Said::Records { lines }).map_err(broke)?;
+        for (Text { node, pid, clocks, lines, .. }, records) in later.into_iter().rev() {
+            let text = |lines| Said::Text { node, pid, clocks, lines };
+            self.say_lines(lines, text).map_err(broke)?;
+            self.say_lines(records, |lines| Said::Records { lines }).map_err(broke)?;
         }
+        self.say_lines(ops, |lines| Said::Ops { lines }).map_err(broke)?;
         for said in std::mem::take(&mut self.pending) {
             self.say(&said).map_err(broke)?;
         }
         self.output.flush().map_err(broke)
+    }
+
+    /// Says lines in bounded messages: the harness refuses those beyond `MAX_LINE`.
+    fn say_lines(
+        &mut self,
+        lines: Vec<String>,
+        said: impl Fn(Vec<String>) -> Said,
+    ) -> io::Result<()> {
+        let (mut batch, mut bytes) = (Vec::new(), 0);
+        for line in lines {
+            bytes += line.len();
+            batch.push(line);
+            if bytes > MAX_LINE / 16 {
+                bytes = 0;
+                self.say(&said(std::mem::take(&mut batch)))?;
+            }
+        }
+        if batch.is_empty() { Ok(()) } else { self.say(&said(batch)) }
     }
 
     fn say(&mut self, said: &Said) -> io::Result<()> {
@@ -525,11 +621,14 @@ impl<W: Write> Supervisor<W> {
         for process in self.processes.values_mut().filter(|process| process.ended.is_some()) {
             let _ = process.reap();
         }
+        if let Some(probe) = self.probe.as_mut().filter(|probe| probe.process.ended.is_some()) {
+            let _ = probe.process.reap();
+        }
         if let Some(host) = self.host {
             if host.keep {
                 host.directory.unlock();
             } else {
-                host.directory.remove(self.nodes.into_iter());
+                host.directory.remove(self.nodes.into_iter(), self.probed);
             }
         }
     }

@@ -10,6 +10,8 @@ use std::{
 
 use rustix::fs::inotify;
 
+use crate::protocol::LogFormat;
+
 /// A line this long is no record. It is handed on as it is, for the harness to refuse.
 const LONGEST: usize = 1 << 20;
 
@@ -17,17 +19,33 @@ const LONGEST: usize = 1 << 20;
 #[derive(Debug)]
 pub(crate) struct EventLog {
     file: File,
+    format: LogFormat,
     partial: Vec<u8>,
 }
 
 impl EventLog {
     /// Opens the log, makes it if it is absent, and has `inotify` tell of writes to it.
-    pub(crate) fn open(path: &Path, inotify: BorrowedFd<'_>) -> io::Result<EventLog> {
+    pub(crate) fn open(
+        path: &Path,
+        format: LogFormat,
+        inotify: BorrowedFd<'_>,
+    ) -> io::Result<EventLog> {
         let mut file = OpenOptions::new().read(true).append(true).create(true).open(path)?;
         inotify::add_watch(inotify, path, inotify::WatchFlags::MODIFY)?;
         // A line that a process which died left unfinished is behind this position.
         file.seek(SeekFrom::End(0))?;
-        Ok(EventLog { file, partial: Vec::new() })
+        Ok(EventLog { file, format, partial: Vec::new() })
+    }
+
+    /// What its lines are.
+    pub(crate) fn format(&self) -> LogFormat {
+        self.format
+    }
+
+    /// Makes the file and reads it from its beginning. Nobody tells of writes to it.
+    pub(crate) fn unwatched(path: &Path) -> io::Result<EventLog> {
+        let file = OpenOptions::new().read(true).append(true).create(true).open(path)?;
+        Ok(EventLog { file, format: LogFormat::Records, partial: Vec::new() })
     }
 
     /// Appends the lines that were completed since the last call.

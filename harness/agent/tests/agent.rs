@@ -12,7 +12,7 @@ use std::{
 use rustix::process::{Pid, test_kill_process};
 use sraft_agent::{
     AgentError,
-    protocol::{Answer, Call, Request, Said, VERSION},
+    protocol::{Answer, Call, LogFormat, Request, Said, VERSION},
     serve,
 };
 use sraft_events::{Event, FaultAction, Record, Source};
@@ -121,6 +121,7 @@ fn shell(node: u64, script: &str) -> Call {
         files: vec![],
         fresh: true,
         log_file: LOG.into(),
+        log_format: LogFormat::Records,
     }
 }
 
@@ -130,6 +131,38 @@ fn event(line: &str) -> Option<Event> {
 
 fn lives(pid: u32) -> bool {
     test_kill_process(Pid::from_raw(pid as i32).unwrap()).is_ok()
+}
+
+#[test]
+fn text_of_another_system_arrives_stamped_between_its_start_and_its_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut harness = Harness::greeted(dir.path());
+    let before = sraft_agent::clock::read();
+    let mut call = shell(1, &format!("echo one >> {LOG}; echo two, not JSON >> {LOG}"));
+    let Call::Start { log_format, .. } = &mut call else { panic!("it is a start") };
+    *log_format = LogFormat::Text;
+    let Answer::Started { pid } = harness.ask(call).unwrap() else { panic!("it has started") };
+    harness.wait_for_exit();
+    let mut order = Vec::new();
+    for said in &harness.heard {
+        match said {
+            Said::Records { lines } => {
+                order.extend(lines.iter().filter_map(|line| match event(line)? {
+                    Event::ProcessStarted { .. } => Some("started".to_owned()),
+                    Event::ProcessExited { .. } => Some("exited".to_owned()),
+                    _ => None,
+                }));
+            }
+            Said::Text { node, pid: of, clocks, lines } => {
+                assert_eq!((*node, *of), (1, pid));
+                assert!(clocks.mono_ns > before.mono_ns && clocks.wall_ns > before.wall_ns);
+                order.extend(lines.clone());
+            }
+            _ => {}
+        }
+    }
+    assert_eq!(order, ["started", "one", "two, not JSON", "exited"]);
+    harness.hang_up().unwrap();
 }
 
 #[test]
@@ -213,7 +246,9 @@ fn a_node_restarts_in_its_directory_and_its_log_is_followed_from_its_end() {
     };
     let args = args.into_iter().chain(["{dir}/note".to_owned()]).collect();
     let files = vec![("note".to_owned(), "written before\n".to_owned())];
-    harness.ask(Call::Start { node, program, args, files, fresh: false, log_file }).unwrap();
+    let log_format = LogFormat::Records;
+    let start = Call::Start { node, program, args, files, fresh: false, log_file, log_format };
+    harness.ask(start).unwrap();
     harness.wait_for_line(|line| line == "written before");
     let lines = harness.lines();
     let written: Vec<&String> = lines.iter().filter(|line| event(line).is_none()).collect();
@@ -354,6 +389,7 @@ fn a_bad_request_is_answered_with_its_reason_and_the_agent_lives_on() {
         files: vec![(file.into(), String::new())],
         fresh: true,
         log_file: log.into(),
+        log_format: LogFormat::Records,
     };
     fails(&mut harness, start("/bin/true", "../x", LOG), "plain file name");
     fails(&mut harness, start("/bin/true", "x", "a/b"), "plain file name");

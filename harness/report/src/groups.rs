@@ -14,6 +14,8 @@ use sraft_events::Verdict;
 pub enum Figure {
     /// From the fault to the majority of the new leader.
     Leaderless,
+    /// From the last write acknowledged before the fault to the first that began after it.
+    Outage,
     /// From the fault to the campaign that wins.
     Detect,
     /// From there to its majority.
@@ -28,8 +30,9 @@ pub enum Figure {
 
 impl Figure {
     /// Every figure, the headline first.
-    pub const ALL: [Figure; 6] = [
+    pub const ALL: [Figure; 7] = [
         Figure::Leaderless,
+        Figure::Outage,
         Figure::Detect,
         Figure::Promote,
         Figure::Commit,
@@ -41,7 +44,17 @@ impl Figure {
     pub fn headline(plan: &Plan) -> Figure {
         match plan.report.as_ref().and_then(|wish| wish.figure) {
             Some(WishedFigure::Announced) => Figure::Announced,
+            Some(WishedFigure::Outage) => Figure::Outage,
             Some(WishedFigure::Leaderless) | None => Figure::Leaderless,
+        }
+    }
+
+    /// The one by which variants are compared: what a client felt if the run is about that, else
+    /// what the logs say of the leaders.
+    pub fn compared(plan: &Plan) -> Figure {
+        match Figure::headline(plan) {
+            Figure::Outage => Figure::Outage,
+            _ => Figure::Leaderless,
         }
     }
 
@@ -49,6 +62,7 @@ impl Figure {
     pub fn name(self) -> &'static str {
         match self {
             Figure::Leaderless => "leaderless",
+            Figure::Outage => "outage",
             Figure::Detect => "detect",
             Figure::Promote => "promote",
             Figure::Commit => "commit",
@@ -61,6 +75,9 @@ impl Figure {
     pub fn meaning(self) -> &'static str {
         match self {
             Figure::Leaderless => "fault to the new leader's majority",
+            Figure::Outage => {
+                "last write acknowledged before the fault to the first one begun after it"
+            }
             Figure::Detect => "fault to the start of the campaign that wins",
             Figure::Promote => "start of that campaign to its majority",
             Figure::Commit => "majority to the new leader's committed no-op",
@@ -69,10 +86,33 @@ impl Figure {
         }
     }
 
+    /// What it is, for the title of a figure and beside its axis.
+    pub(crate) fn title(self) -> &'static str {
+        match self {
+            Figure::Leaderless => "Time without a leader",
+            Figure::Outage => "Time without service, as a client felt it",
+            Figure::Announced => "Time until all know the new leader",
+            Figure::Detect => "Time until the winner stands",
+            Figure::Promote => "Time from standing to majority",
+            Figure::Commit => "Time from majority to service",
+            Figure::Restored => "Time until the cluster is whole again",
+        }
+    }
+
+    /// The same with its two ends, beside an axis.
+    pub(crate) fn axis(self) -> &'static str {
+        match self {
+            Figure::Outage => "outage, last write acknowledged before the fault to the next one",
+            Figure::Announced => "time until all know the new leader",
+            _ => "time without a leader, fault to new majority",
+        }
+    }
+
     /// Its value in a row, microseconds.
     pub fn of(self, row: &TrialRow) -> Option<f64> {
         match self {
             Figure::Leaderless => row.leaderless_us,
+            Figure::Outage => row.outage_us,
             Figure::Detect => row.detect_us,
             Figure::Promote => row.promote_us,
             Figure::Commit => row.commit_us,
@@ -81,9 +121,14 @@ impl Figure {
         }
     }
 
-    /// Whether it counts from the fault, so that a time-out bounds it from below.
-    fn since_fault(self) -> bool {
-        !matches!(self, Figure::Promote | Figure::Commit)
+    /// Whether a time-out of this trial bounds it from below: it counts from the fault or before,
+    /// and somebody has looked for its end.
+    fn bounded_by_timeout(self, row: &TrialRow) -> bool {
+        match self {
+            Figure::Promote | Figure::Commit => false,
+            Figure::Outage => row.acked_writes.is_some(),
+            _ => true,
+        }
     }
 }
 
@@ -136,7 +181,7 @@ impl<'a> Group<'a> {
     pub fn sample(&self, figure: Figure) -> Vec<Observation> {
         let observe = |row: &&TrialRow| match figure.of(row) {
             Some(value) => Some(Observation { value, observed: true, block: row.block }),
-            None if row.verdict == Verdict::Censored && figure.since_fault() => {
+            None if row.verdict == Verdict::Censored && figure.bounded_by_timeout(row) => {
                 Some(Observation { value: self.timeout_us, observed: false, block: row.block })
             }
             None => None,
@@ -164,6 +209,11 @@ impl<'a> Group<'a> {
             counted.filter_map(|row| row.messages).map(|count| count as f64).collect();
         messages.sort_by(f64::total_cmp);
         messages
+    }
+
+    /// Whether a probe was at work in any of its trials.
+    pub fn probed(&self) -> bool {
+        self.rows.iter().any(|row| row.acked_writes.is_some())
     }
 
     /// Number of trials with this verdict.

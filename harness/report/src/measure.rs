@@ -12,6 +12,8 @@
 //! | t_known | the last `leader_accepted` of the winner's term among the nodes that were not struck |
 //! | t_ready | the winner's `ready` |
 //!
+//! | t_served | the end of the first acknowledged write that was meant to start after t_fault |
+//!
 //! The winner is the first leader elected after t_fault that gets as far as t_ready: one that is
 //! deposed before it serves has replaced nobody. Nor is it one that the fault strikes as well
 //! (leader and Primary, one after the other).
@@ -23,9 +25,11 @@ use sraft_events::{
 };
 
 use crate::{
-    results::Plan,
+    results::{LogFacts, Op, Ops, Plan},
     timeline::{self, Trial},
 };
+
+mod outage;
 
 /// One row of `trials.csv`. Times are microseconds; what was not observed is empty, never 0.
 #[derive(Clone, Debug, PartialEq)]
@@ -64,11 +68,13 @@ pub struct TrialRow {
     pub leaderless_us: Option<f64>,
     /// t_known - t_fault (the metric of figure 16 of the Raft paper).
     pub announced_us: Option<f64>,
-    /// What a client felt; empty as long as runs have no probe.
+    /// t_served less the end of the last write that was acknowledged before t_fault, both on the
+    /// probe's clock: what a client felt. Empty without a probe.
     pub outage_us: Option<f64>,
     /// t_restored - t_fault.
     pub restored_us: Option<f64>,
-    /// Error bound of times that span two hosts; 0 on one host, empty if it is not known.
+    /// Error bound of times that span two hosts, or of the stamps of another system's log: 0 for
+    /// this project's nodes on one host, empty if it is not known.
     pub clock_bound_us: Option<f64>,
     /// Campaigns started by any node from t_fault to t_elected (pre-votes are none); to the end of
     /// the trial if the fault left the leader in place.
@@ -82,13 +88,14 @@ pub struct TrialRow {
     /// Refusals that reached a candidate from t_fault to t_elected, pre-votes' included, by reason
     /// (`log_behind:1;leader_alive:2`).
     pub refusals: String,
-    /// Writes acknowledged to the probe; empty without one.
+    /// Writes acknowledged to the probe, swaps included; empty without one.
     pub acked_writes: Option<u64>,
     /// Writes that failed; empty without a probe.
     pub failed_writes: Option<u64>,
     /// Writes of unknown outcome; empty without a probe.
     pub unknown_writes: Option<u64>,
-    /// Acknowledged writes that were lost; must be 0, empty without a probe.
+    /// Acknowledged writes that were lost; must be 0, empty without a probe, and if its look at
+    /// everything written was not complete.
     pub lost_writes: Option<u64>,
     /// Most leaders that any one term had; more than 1 breaks Raft.
     pub max_leaders_per_term: u32,
@@ -104,11 +111,13 @@ pub struct TrialRow {
     pub block: u32,
     /// Messages that all nodes sent from t_fault to t_ready; empty where nobody counts them.
     pub messages: Option<u64>,
+    /// From t_fault until the old leader stepped down; empty if its process ended.
+    pub step_down_us: Option<f64>,
 }
 
 impl TrialRow {
     /// The columns of `trials.csv`, in order.
-    pub const HEADER: [&'static str; 35] = [
+    pub const HEADER: [&'static str; 36] = [
         "trial",
         "cell",
         "variant",
@@ -144,10 +153,11 @@ impl TrialRow {
         "dead_us",
         "block",
         "messages",
+        "step_down_us",
     ];
 
     /// The row's cells, as they stand in `trials.csv`, in the order of [`TrialRow::HEADER`].
-    pub fn fields(&self) -> [String; 35] {
+    pub fn fields(&self) -> [String; 36] {
         fn cell(value: Option<impl ToString>) -> String {
             value.map(|value| value.to_string()).unwrap_or_default()
         }
@@ -187,6 +197,7 @@ impl TrialRow {
             cell(self.dead_us),
             self.block.to_string(),
             cell(self.messages),
+            cell(self.step_down_us),
         ]
     }
 
@@ -202,25 +213,33 @@ impl TrialRow {
 pub struct NoTrial;
 
 /// The rows of every complete trial that counts (no warm-ups), in the order in which they ran.
-pub fn rows(plan: &Plan, records: &[Record]) -> Vec<TrialRow> {
+pub fn rows(plan: &Plan, records: &[Record], ops: &Ops) -> Vec<TrialRow> {
     let trials = timeline::trials(records);
-    trials.iter().filter(|t| !t.warmup).filter_map(|t| measure(plan, t).ok()).collect()
+    let counted = trials.iter().filter(|trial| !trial.warmup);
+    counted.filter_map(|trial| measure(plan, trial, ops.of(trial.number)).ok()).collect()
+}
+
+/// When the fault of every complete trial struck first, nanoseconds.
+pub fn faults(records: &[Record]) -> BTreeMap<u64, u64> {
+    let first = |trial: &Trial| Some((trial.number, *struck(&trial.records).values().min()?));
+    timeline::trials(records).iter().filter(|trial| !trial.warmup).filter_map(first).collect()
 }
 
 /// The row of the first trial in `records`, which hold everything from its `trial_started` to its
-/// `trial_ended`, in the order of arrival; what lies around it does no harm. Takes time in
-/// proportion to the number of records.
+/// `trial_ended`, in the order of arrival; what lies around it does no harm. `ops` are the probe's
+/// operations of that trial. Takes time in proportion to the number of both.
 ///
 /// # Errors
 /// [`NoTrial`] if the records do not hold both.
-pub fn row(plan: &Plan, records: &[Record]) -> Result<TrialRow, NoTrial> {
-    measure(plan, &timeline::trial(records).ok_or(NoTrial)?)
+pub fn row(plan: &Plan, records: &[Record], ops: &[Op]) -> Result<TrialRow, NoTrial> {
+    measure(plan, &timeline::trial(records).ok_or(NoTrial)?, ops)
 }
 
-fn measure(plan: &Plan, trial: &Trial) -> Result<TrialRow, NoTrial> {
+fn measure(plan: &Plan, trial: &Trial, ops: &[Op]) -> Result<TrialRow, NoTrial> {
     let records = &trial.records;
     let mut row = begun(records).ok_or(NoTrial)?;
-    row.clock_bound_us = trial.clock_bound_ns.map(|bound| micros(0, bound));
+    let log = plan.setting(&row.cell, &row.variant).map_or(LogFacts::WHOLE, |s| s.log);
+    row.clock_bound_us = trial.clock_bound_ns.map(|bound| micros(0, bound) + log.bound_us);
     let mut odd = Vec::new();
     let mut restored = None;
     for record in records {
@@ -232,32 +251,32 @@ fn measure(plan: &Plan, trial: &Trial) -> Result<TrialRow, NoTrial> {
             restored = *restored_mono_ns;
         }
     }
-    let struck = struck_by(records, FaultAction::severs);
+    let struck = struck(records);
+    let severed = struck_by(records, FaultAction::severs);
     leaders(records, &mut row, &mut odd);
-    let troubled = struck_by(records, |action| !action.severs());
     match struck.values().min() {
-        None if row.verdict == Verdict::Ok && troubled.is_empty() => {
-            odd.push("no fault was recorded".into());
-        }
+        None if row.verdict == Verdict::Ok => odd.push("no fault was recorded".into()),
+        None => {}
         // Only the loss of the leader calls for another one.
-        Some(fault) if struck.contains_key(&row.old_leader) => {
-            passing(plan, records, *fault, &struck, &mut row);
+        Some(fault) if severed.contains_key(&row.old_leader) => {
+            passing(plan, records, *fault, &severed, &mut row);
             row.restored_us = restored.map(|at| micros(*fault, at));
-            missing(&row, &mut odd);
+            missing(&row, log, &mut odd);
         }
-        _ => {}
+        Some(fault) => unrest(records, *fault, &mut row),
     }
-    if !struck.contains_key(&row.old_leader)
-        && let Some(fault) = struck.values().chain(troubled.values()).min()
-    {
-        unrest(records, *fault, &mut row);
-    }
-    contradictions(&row, &mut odd);
+    outage::measure(ops, struck.values().min().copied(), &mut row);
+    contradictions(&row, log, &mut odd);
+    outage::contradiction(records, &row, &mut odd);
     if !odd.is_empty() && row.counts() {
         row.verdict = Verdict::Inconsistent;
     }
     let said = Some(row.reason.clone()).filter(|reason| !reason.is_empty());
-    let notes: Vec<String> = said.into_iter().chain(odd).chain(trial.gaps.clone()).collect();
+    // The times of such a trial are as good as any.
+    let lost = row.lost_writes.filter(|lost| *lost > 0);
+    let lost = lost.map(|lost| format!("{lost} acknowledged writes were lost"));
+    let notes: Vec<String> =
+        said.into_iter().chain(odd).chain(lost).chain(trial.gaps.clone()).collect();
     row.reason = notes.join("; ");
     Ok(row)
 }
@@ -319,10 +338,16 @@ fn begun(records: &[Record]) -> Option<TrialRow> {
         dead_us: None,
         block: *block,
         messages: None,
+        step_down_us: None,
     })
 }
 
-/// When a fault of some kind first struck each node. Undoing a fault is none.
+/// When the fault first struck each node. Undoing a fault is none.
+fn struck(records: &[Record]) -> BTreeMap<NodeId, u64> {
+    struck_by(records, |_| true)
+}
+
+/// The same for faults of some kind.
 fn struck_by(records: &[Record], kind: impl Fn(FaultAction) -> bool) -> BTreeMap<NodeId, u64> {
     let mut struck = BTreeMap::new();
     for record in records {
@@ -390,6 +415,11 @@ fn passing(
         matches!(record.event, Event::ProcessExited { node, .. } if node == row.old_leader)
     });
     row.dead_us = dead.map(|record| micros(fault, record.mono_ns));
+    let down = after(records, fault).find(|record| {
+        record.source == Source::Node(row.old_leader)
+            && matches!(record.event, Event::SteppedDown { .. })
+    });
+    row.step_down_us = down.map(|record| micros(fault, record.mono_ns));
     let elections = after(records, fault).filter_map(|r| match (&r.source, &r.event) {
         (Source::Node(node), Event::Elected { term, campaign, rank, .. }) => {
             let fell_too = struck.get(node).is_some_and(|at| *at > r.mono_ns);
@@ -483,7 +513,7 @@ fn contest(records: &[Record], fault: u64, elected: u64, row: &mut TrialRow) {
 }
 
 /// What must have been seen if the harness is right to call the trial `ok`.
-fn missing(row: &TrialRow, odd: &mut Vec<String>) {
+fn missing(row: &TrialRow, log: LogFacts, odd: &mut Vec<String>) {
     if row.verdict != Verdict::Ok {
         return;
     }
@@ -491,18 +521,18 @@ fn missing(row: &TrialRow, odd: &mut Vec<String>) {
         odd.push("the harness saw a new leader, the journals show none".into());
     } else if row.detect_us.is_none() {
         odd.push("the new leader's campaign was not recorded".into());
-    } else if row.commit_us.is_none() {
+    } else if row.commit_us.is_none() && log.ready {
         odd.push("the new leader's no-op never committed".into());
     }
 }
 
 /// Spans that run backwards by more than clocks can explain.
-fn contradictions(row: &TrialRow, odd: &mut Vec<String>) {
+fn contradictions(row: &TrialRow, log: LogFacts, odd: &mut Vec<String>) {
     let bound = row.clock_bound_us.unwrap_or(f64::INFINITY);
     // The first two lie on one clock.
     let spans = [
-        ("promote", row.promote_us, 0.0),
-        ("commit", row.commit_us, 0.0),
+        ("promote", row.promote_us, log.bound_us),
+        ("commit", row.commit_us, log.bound_us),
         ("suspect", row.suspect_us, bound),
         ("detect", row.detect_us, bound),
         ("dead", row.dead_us, bound),

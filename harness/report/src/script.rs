@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use sraft_events::{CampaignKind, Event, Evidence, FaultAction, Record, Refusal, Source, Verdict};
 
-use crate::results::{Block, Plan, PlannedVariant, Setting};
+use crate::results::{Block, LogFacts, Plan, PlannedVariant, Setting};
 
 /// Records as they would stand in `events.jsonl`.
 #[derive(Clone, Debug, Default)]
@@ -213,6 +213,7 @@ pub(crate) fn plan() -> Plan {
         size: 5,
         sub_leaders,
         node: serde_json::json!({ "protocol": variant }),
+        log: LogFacts::WHOLE,
     };
     Plan {
         experiment: "leader-kill".into(),

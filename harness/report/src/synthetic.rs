@@ -4,9 +4,13 @@
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use sraft_events::Event;
 
 use crate::{
-    results::{Block, Plan, PlannedVariant, Published, RunDir, Setting, Wish, WishedFigure},
+    results::{
+        Block, LogFacts, OPS_HEADER, Ops, Plan, PlannedVariant, Published, RunDir, Setting, Wish,
+        WishedFigure,
+    },
     script::{Course, Script},
 };
 
@@ -26,6 +30,8 @@ pub(crate) struct Synthetic {
     pub(crate) wish: Option<Wish>,
     /// Whether somebody counts messages.
     pub(crate) messages: bool,
+    /// Writes per second of a probe; 0 is none.
+    pub(crate) probe: u64,
 }
 
 /// Where a run is left, and for how long.
@@ -117,6 +123,7 @@ pub(crate) fn figure_16(name: &'static str) -> Synthetic {
         stop_after: usize::MAX,
         wish: Some(wish),
         messages: false,
+        probe: 0,
     }
 }
 
@@ -148,6 +155,7 @@ impl Synthetic {
             sub_leaders: 2,
             // Two variants with the same model are an A/A pair.
             node: serde_json::json!({ "model": model.1 as usize }),
+            log: LogFacts::WHOLE,
         };
         Plan {
             experiment: "leader-kill".into(),
@@ -197,6 +205,50 @@ impl Synthetic {
         script
     }
 
+    /// What the probe of these trials would have written into `ops.csv`: 400 ms before the fault and
+    /// until 600 ms after the new leader serves.
+    pub(crate) fn ops(&self) -> Vec<String> {
+        let mut rng = ChaCha8Rng::seed_from_u64(2);
+        let mut lines = Vec::new();
+        let Some(step) = 1_000_000_000_u64.checked_div(self.probe) else { return lines };
+        for trial in crate::timeline::trials(self.script().records()) {
+            let at = |wanted: fn(&Event) -> bool| {
+                trial.records.iter().find(|r| wanted(&r.event)).map(|r| r.mono_ns)
+            };
+            let Some(fault) = at(|e| matches!(e, Event::FaultApplied { .. })) else { continue };
+            let ready = at(|e| matches!(e, Event::Ready { .. })).unwrap_or(fault + 10_000_000_000);
+            let number = trial.number;
+            let mut count = 0;
+            let mut intended = fault.saturating_sub(400_000_000) + rng.random_range(0..step);
+            while intended < ready + 600_000_000 {
+                let took = rng.random_range(900_000..2_200_000);
+                let served = if intended + took < fault { intended } else { intended.max(ready) };
+                // A deadline of a second.
+                let known = served + took < intended + 1_000_000_000;
+                let end = if known { served + took } else { intended + 1_000_000_000 };
+                let outcome = if known { "ok" } else { "unknown" };
+                count += 1;
+                lines.push(format!(
+                    "{number},put,w/{number}/{count},v{count},,{intended},{intended},{end},\
+                     {outcome},,,127.0.0.1:2379,"
+                ));
+                intended += step;
+            }
+            lines.push(format!(
+                "{number},audit,,{count},,,,{},ok,,,127.0.0.1:2379,",
+                ready + 700_000_000
+            ));
+        }
+        lines
+    }
+
+    pub(crate) fn read_ops(&self) -> Ops {
+        let lines = [OPS_HEADER.join(",")].into_iter().chain(self.ops());
+        let text: String = lines.map(|line| line + "\n").collect();
+        let all = self.plan().blocks.iter().flat_map(|block| block.trials.clone()).collect();
+        Ops::parse(std::path::Path::new("ops.csv"), text.as_bytes(), &all).unwrap()
+    }
+
     /// Writes the run as a harness would.
     pub(crate) fn write(&self) -> Left {
         let keep = std::env::var_os("SRAFT_SYNTHETIC");
@@ -213,7 +265,7 @@ impl Synthetic {
         }
         let run = RunDir::create(&out, "leader-kill", self.name).unwrap();
         run.write_plan(&self.plan()).unwrap();
-        run.append_trial(&self.script().lines(), None).unwrap();
+        run.append_trial(&self.script().lines(), &self.ops(), None).unwrap();
         Left { run, _keep: temporary }
     }
 }

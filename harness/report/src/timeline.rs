@@ -56,7 +56,7 @@ pub fn trial(records: &[Record]) -> Option<Trial> {
     let mut inside = Vec::new();
     match &clocks {
         None => {
-            inside.extend(records.iter().filter(|r| (start..=end).contains(&r.mono_ns)).cloned())
+            inside.extend(records.iter().filter(|r| (start..=end).contains(&r.mono_ns)).cloned());
         }
         Some(clocks) => {
             let slack = clocks.harness_bound_ns();

@@ -1,16 +1,12 @@
 //! The cells of an experiment's matrix, each checked and lowered to what nodes run with.
 
-use sraft_core::{ConfigError, TimingKnobs};
+use sraft_core::TimingKnobs;
 
-use super::{Backend, Launch, faults};
+use super::{Backend, Launch, faults, variant, workload};
 use crate::{
     experiment::{Experiment, File, Refused},
     fault::Target,
-    system,
 };
-
-/// Highest rate that a node accepts.
-const FASTEST: u32 = 100_000;
 
 /// Largest cluster whose nodes are processes of this machine.
 const LARGEST: i64 = 99;
@@ -28,10 +24,12 @@ const LONGEST_NAME: usize = 150;
 const VARIED: &[&str] = &[
     "cluster.size",
     "workload.rate",
+    "fault",
     "fault.target",
     "fault.direction",
     "fault.percent",
     "fault.delay",
+    "timings",
 ];
 
 /// One combination of the matrix's values.
@@ -55,7 +53,8 @@ impl Cell {
             let sim = keys[0] == "sim" && path.starts_with("sim.");
             sim && (dotted.starts_with(path) || path.starts_with(&dotted))
         };
-        let path = self.paths.iter().find(|path| **path == dotted || within(path));
+        let whole = |path: &str| keys[0] == path;
+        let path = self.paths.iter().find(|path| **path == dotted || within(path) || whole(path));
         match path.or_else(|| self.paths.iter().find(timing)) {
             Some(path) => file.refuse(&["matrix", path], format!("with {}: {message}", self.name)),
             None => file.refuse(keys, message),
@@ -98,7 +97,6 @@ pub(super) fn cells(file: &File, given: &Experiment) -> Result<Vec<Cell>, Refuse
     }
     let mut cells: Vec<Cell> = Vec::new();
     for values in combinations {
-        let word = |value: &toml::Value| value.as_str().map_or(value.to_string(), str::to_owned);
         let name: Vec<String> =
             values.iter().map(|(path, value)| format!("{path}={}", word(value))).collect();
         let name = name.join(",");
@@ -120,7 +118,30 @@ pub(super) fn cells(file: &File, given: &Experiment) -> Result<Vec<Cell>, Refuse
         })?;
         cells.push(Cell { name, experiment, paths });
     }
+    for (index, variant) in given.variants.iter().enumerate() {
+        let asked =
+            |name: &str| cells.iter().any(|cell| cell.experiment.timings.as_deref() == Some(name));
+        if let Some(name) = variant.timings.keys().find(|name| !asked(name)) {
+            let message = format!(
+                "variant {}: nobody asks for its timings.{name}; write timings = \"{name}\" above \
+                 all tables, or list it under [matrix] as one of \"timings\"",
+                variant.name
+            );
+            return Err(file.refuse(&["variant", &index.to_string(), "timings", name], message));
+        }
+    }
     Ok(cells)
+}
+
+/// A value as part of a name. A whole `[fault]` goes by its values alone: `loss-leader-20-3s`.
+fn word(value: &toml::Value) -> String {
+    let list = |values: Vec<String>, between: &str| values.join(between);
+    match value {
+        toml::Value::String(text) => text.clone(),
+        toml::Value::Table(table) => list(table.values().map(word).collect(), "-"),
+        toml::Value::Array(values) => list(values.iter().map(word).collect(), "+"),
+        other => other.to_string(),
+    }
 }
 
 /// Lowers every variant of a cell to what its nodes will run with.
@@ -144,44 +165,46 @@ pub(super) fn lower(
             let message = format!("cluster.size is {size}; write a number from 2 to {largest}");
             blame(&["cluster", "size"], message)
         })?;
-    let rate = u32::try_from(experiment.workload.rate)
-        .ok()
-        .filter(|rate| *rate <= FASTEST)
-        .ok_or_else(|| {
-            let rate = experiment.workload.rate;
-            let message = format!(
-                "workload.rate is {rate}; write increments per second, from 0 (none) to {FASTEST}"
-            );
-            blame(&["workload", "rate"], message)
-        })?;
-    if backend == Backend::Sim && rate > 0 {
+    let probe = workload::probe(&experiment.workload, backend)
+        .map_err(|wrong| blame(&["workload", wrong.key], wrong.message))?;
+    if let Some(chosen) = &experiment.timings
+        && experiment.variants.iter().all(|variant| !variant.timings.contains_key(chosen))
+    {
         let message = format!(
-            "workload.rate is {rate}, but there is no workload in a simulated cluster; remove it"
+            "no variant has timings of the name `{chosen}`; add timings.{chosen} = {{ ... }} to one"
         );
-        return Err(blame(&["workload", "rate"], message));
+        return Err(blame(&["timings"], message));
     }
-    let members: Vec<u64> = (1..=u64::from(size)).collect();
     let mut launches = Vec::new();
     for (index, variant) in experiment.variants.iter().enumerate() {
-        let timing = experiment.timing.overridden_by(&variant.timing).resolve();
-        let config = timing.lower(variant.protocol, 1, &members).map_err(|why| {
-            let message = format!("variant {}: {why}", variant.name);
-            let (index, knob) = (index.to_string(), knob(&why));
-            if variant.timing == TimingKnobs::default() {
-                blame(&["timing", knob], message)
-            } else {
-                blame(&["variant", &index, "timing", knob], message)
+        let (index, name) = (index.to_string(), &variant.name);
+        let refuse = |key: &str, message: String| {
+            blame(&["variant", &index, key], format!("variant {name}: {message}"))
+        };
+        let system = variant::system(variant, backend).map_err(|(key, why)| refuse(key, why))?;
+        let protocol = variant::protocol(variant, system).map_err(|why| refuse("protocol", why))?;
+        let own =
+            variant::timing(experiment, variant, system).map_err(|(key, why)| refuse(key, why))?;
+        let mut timing = experiment.timing.overridden_by(&own).resolve();
+        let sub_leaders = system.fit(&mut timing, protocol, size).map_err(|unfit| {
+            let (knob, message) = (unfit.knob, format!("variant {name}: {}", unfit.message));
+            match &experiment.timings {
+                _ if own == TimingKnobs::default() => blame(&["timing", knob], message),
+                Some(chosen) if variant.timings.contains_key(chosen) => {
+                    blame(&["variant", &index, "timings", chosen, knob], message)
+                }
+                _ => blame(&["variant", &index, "timing", knob], message),
             }
         })?;
         let launch = Launch {
-            system: system::own(),
+            system,
             fault: fault.clone(),
             size,
-            protocol: variant.protocol,
+            protocol,
             timing,
-            sub_leaders: config.sub_leaders() as u32,
+            sub_leaders,
             cell_sub_leaders: 0,
-            rate,
+            probe,
             sim: (backend == Backend::Sim).then(|| experiment.sim.clone().unwrap_or_default()),
         };
         launches.push((variant.name.clone(), launch));
@@ -208,16 +231,5 @@ fn too_small(cell: &Cell, fault: &super::Fault) -> &'static [&'static str] {
         true => &["cluster", "size"],
         false if fault.target == Target::Groups => &["fault", "groups"],
         false => &["fault", "target"],
-    }
-}
-
-/// The knob that an error is about.
-fn knob(error: &ConfigError) -> &'static str {
-    match error {
-        ConfigError::TimeoutBelowHeartbeats { knob, .. } | ConfigError::OutOfRange { knob, .. } => {
-            knob
-        }
-        ConfigError::Zero(knob) => knob,
-        _ => "",
     }
 }

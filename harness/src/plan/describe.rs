@@ -5,7 +5,7 @@ use std::time::Duration;
 use sraft_core::{Detector, Protocol, Span, TimeoutRange};
 use sraft_report::results::Block;
 
-use super::{Backend, RunPlan, power};
+use super::{Backend, Probe, RunPlan, power};
 use crate::fault::list;
 
 /// `sraft plan`: the plan for a human.
@@ -46,13 +46,18 @@ pub(crate) fn describe(run: &RunPlan) -> String {
         };
         let _ = writeln!(
             text,
-            "  {name}: {count} trials in {} blocks; {} nodes, heartbeat {}, timeout {plain}{}, \
-             detector {}",
+            "  {name}: {count} trials in {} blocks; {} {}nodes, heartbeat {}, timeout {plain}{}, \
+             detector {}{}",
             blocks.len(),
             setting.size,
+            match launch.system.only() {
+                Some(_) => format!("{} ", launch.system.name()),
+                None => String::new(),
+            },
             Span(timing.heartbeat),
             if ranks.is_empty() { String::new() } else { format!(", ranks {}", list(&ranks)) },
             detector(timing.detector),
+            launch.probe.as_ref().map(probe).unwrap_or_default(),
         );
         let fault = &launch.fault;
         let detect = match launch.sub_leaders {
@@ -66,7 +71,9 @@ pub(crate) fn describe(run: &RunPlan) -> String {
             continue;
         }
         let pause = if fault.kind.ends_processes() { Duration::ZERO } else { fault.duration };
-        let trial = detect.max(pause) + REST_OF_A_TRIAL;
+        let probed = launch.probe.map(|probe| (probe.before, probe.after));
+        let (before, after) = probed.unwrap_or_default();
+        let trial = before + detect.max(pause).max(after) + REST_OF_A_TRIAL;
         let each = (count + blocks.iter().map(|b| b.warmup as usize).sum::<usize>()) as u32;
         expected += trial * each + START_OF_A_CLUSTER * blocks.len() as u32;
     }
@@ -112,6 +119,17 @@ fn detectable(run: &RunPlan) -> String {
         base.name,
         parts.join(", ")
     )
+}
+
+/// `; probe of 200 operations/s, 10 % reads`
+fn probe(probe: &Probe) -> String {
+    let mut text = format!("; probe of {} operations/s", probe.rate);
+    for (share, what) in [(probe.reads, "reads"), (probe.cas, "compare-and-sets")] {
+        if share > 0.0 {
+            text += &format!(", {} % {what}", (share * 100.0).round());
+        }
+    }
+    text
 }
 
 fn detector(detector: Detector) -> &'static str {

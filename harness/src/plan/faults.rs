@@ -254,7 +254,10 @@ mod tests {
     use std::{fmt::Write, path::Path};
 
     use super::*;
-    use crate::plan::{Overrides, RunPlan};
+    use crate::{
+        inventory::Inventory,
+        plan::{Overrides, RunPlan},
+    };
 
     fn plan(backend: &str, fault: &str) -> Result<RunPlan, Refused> {
         let text = format!(
@@ -293,6 +296,35 @@ mod tests {
         delay [leader | others] x1 Some(Delay { delay_us: 20000, jitter_us: 2000 }) Needs { rules: true, delay: true }
         restart-storm [leader] x5 None Needs { rules: false, delay: false }
         ");
+    }
+
+    #[test]
+    fn the_experiments_that_ship_can_be_planned() {
+        let inventory: String =
+            (1..=7).map(|n| format!("[[host]]\nssh = \"10.0.1.{n}\"\n")).collect();
+        let inventory = Inventory::parse(Path::new("inventory.toml"), &inventory).unwrap();
+        for (name, cells) in [
+            ("partition", 3),
+            ("link", 3),
+            ("gray", 3),
+            ("slow-link", 1),
+            ("pause", 1),
+            ("cascade", 2),
+            ("ec2-leader-kill", 1),
+            ("ec2-cross-az", 3),
+        ] {
+            let path = format!("{}/../experiments/{name}.toml", env!("CARGO_MANIFEST_DIR"));
+            let file = File::read(Path::new(&path)).unwrap();
+            let there = RunPlan::on(&file, Overrides::default(), Some(&inventory)).unwrap();
+            assert_eq!((there.backend, there.plan.cells.len()), (Backend::Ssh, cells), "{name}");
+            match RunPlan::new(&file, Overrides::default()) {
+                Ok(here) => assert_eq!(here.plan.settings, there.plan.settings, "{name}"),
+                Err(refused) => {
+                    assert!(name.starts_with("ec2-"), "{refused}");
+                    assert!(refused.to_string().contains("--inventory"), "{refused}");
+                }
+            }
+        }
     }
 
     #[test]

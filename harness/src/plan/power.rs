@@ -107,14 +107,14 @@ mod tests {
 
     fn launch(protocol: Protocol, kind: Kind, target: Target) -> Launch {
         Launch {
-            system: crate::system::own(),
+            system: crate::system::named("sraft").unwrap(),
             fault: Fault { kind, target, duration: Duration::ZERO, count: 1, links: None },
             size: 5,
             protocol,
             timing: Timing::reference(),
             sub_leaders: Timing::reference().sub_leaders(protocol, 5) as u32,
             cell_sub_leaders: 2,
-            rate: 0,
+            probe: None,
             sim: None,
         }
     }

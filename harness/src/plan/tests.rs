@@ -2,6 +2,8 @@ use std::{collections::BTreeMap, path::Path};
 
 use super::*;
 
+mod systems;
+
 const GOOD: &str = r#"
 name = "kill"
 question = "How long?"
@@ -36,6 +38,14 @@ fn refused(line: &str, by: &str) -> String {
     plan(&GOOD.replacen(line, by, 1)).expect_err("the experiment is wrong").to_string()
 }
 
+/// The same for many.
+fn all_refused(cases: &[(&str, &str)]) -> String {
+    cases
+        .iter()
+        .map(|(line, by)| format!("{}\n{}\n\n", by.replace('\n', " / "), refused(line, by)))
+        .collect()
+}
+
 #[test]
 fn an_experiment_becomes_a_plan() {
     let run = plan(GOOD).unwrap();
@@ -43,7 +53,7 @@ fn an_experiment_becomes_a_plan() {
     assert_eq!(run.plan.variants[0], PlannedVariant { name: "raft".into(), baseline: true });
     assert_eq!(run.plan.settings.iter().map(|s| s.sub_leaders).collect::<Vec<_>>(), [0, 2]);
     assert_eq!(run.launch("", "s-raft").size, 5);
-    insta::assert_snapshot!(run.plan.settings[1].node, @r#"{"protocol":"s-raft","timing":{"detector":"silence","election_timeout":"300ms-1s","follower_timeout":"300ms-1s","handover":true,"heartbeat":"50ms","lease":"3s","pre_vote":true,"promotion_timeout":"300ms","rank_step":"100ms-150ms","rank_timeout":"150ms-200ms","rtt_alpha":0.3,"stagger":"10ms","sub_leader_ratio":0.4}}"#);
+    insta::assert_snapshot!(run.plan.settings[1].node, @r#"{"protocol":"s-raft","timing":{"detector":"silence","election_timeout":"300ms-1s","follower_timeout":"300ms-1s","handover":true,"heartbeat":"50ms","lease":"3s","pre_vote":true,"promotion_timeout":"300ms","rank_step":"100ms-150ms","rank_timeout":"150ms-200ms","read_lease":false,"rtt_alpha":0.3,"stagger":"10ms","sub_leader_ratio":0.4}}"#);
     insta::assert_snapshot!(describe(&run), @r"
     kill: kill leader
     How long?
@@ -172,8 +182,6 @@ fn bad_input_is_refused_with_its_line_and_the_remedy() {
         ("name = \"s-raft\"", "name = \"s/raft\""),
         ("protocol = \"s-raft\"", "protocol = \"paxos\""),
         ("protocol = \"s-raft\"", "protocol = \"s-raft\"\ntiming = { rank_timeout = \"70ms\" }"),
-        ("[fault]", "[workload]\nvalue_size = 64\n[fault]"),
-        ("[fault]", "[workload]\nrate = -1\n[fault]"),
         ("[fault]", "[fault"),
         ("[fault]", "[matrix]\n\"cluster.sise\" = [3]\n[fault]"),
         ("[fault]", "[matrix]\n\"timing.hartbeat\" = [\"50ms\"]\n[fault]"),
@@ -193,11 +201,7 @@ fn bad_input_is_refused_with_its_line_and_the_remedy() {
         ("[fault]", &wide),
         ("[fault]", &deep),
     ];
-    let said: String = cases
-        .iter()
-        .map(|(line, by)| format!("{}\n{}\n\n", by.replace('\n', " / "), refused(line, by)))
-        .collect();
-    insta::assert_snapshot!(said, @r#"
+    insta::assert_snapshot!(all_refused(&cases), @r#"
     name = "../kill"
     x.toml, line 2: `../kill` cannot be part of a file name; use up to 64 letters, digits, `.`, `_` and `-`, and begin with neither a dot nor a dash
 
@@ -276,20 +280,14 @@ fn bad_input_is_refused_with_its_line_and_the_remedy() {
     protocol = "s-raft" / timing = { rank_timeout = "70ms" }
     x.toml, line 23: variant s-raft: rank_timeout may be as short as 70ms, which is less than two heartbeats of 50ms: one late heartbeat would depose a healthy leader; raise rank_timeout or lower heartbeat
 
-    [workload] / value_size = 64 / [fault]
-    x.toml, line 9: workload.value_size is not offered yet: the workload increments a counter, whose size is fixed; remove it
-
-    [workload] / rate = -1 / [fault]
-    x.toml, line 9: workload.rate is -1; write increments per second, from 0 (none) to 100000
-
     [fault
     x.toml, line 8: unclosed table, expected `]`
 
     [matrix] / "cluster.sise" = [3] / [fault]
-    x.toml, line 9: the matrix cannot vary `cluster.sise`; it can vary cluster.size, workload.rate, fault.target, fault.direction, fault.percent, fault.delay and timing.KNOB (in quotes)
+    x.toml, line 9: the matrix cannot vary `cluster.sise`; it can vary cluster.size, workload.rate, fault, fault.target, fault.direction, fault.percent, fault.delay, timings and timing.KNOB (in quotes)
 
     [matrix] / "timing.hartbeat" = ["50ms"] / [fault]
-    x.toml, line 9: timing.hartbeat=50ms cannot be applied: unknown field `hartbeat`, expected one of `preset`, `heartbeat`, `election_timeout`, `rank_timeout`, `rank_step`, `follower_timeout`, `promotion_timeout`, `lease`, `stagger`, `sub_leader_ratio`, `rtt_alpha`, `detector`, `pre_vote`, `handover`
+    x.toml, line 9: timing.hartbeat=50ms cannot be applied: unknown field `hartbeat`, expected one of `preset`, `heartbeat`, `election_timeout`, `rank_timeout`, `rank_step`, `follower_timeout`, `promotion_timeout`, `lease`, `stagger`, `sub_leader_ratio`, `rtt_alpha`, `detector`, `pre_vote`, `handover`, `read_lease`
 
     [matrix] / "timing.heartbeat" = ["50ms", "200ms"] / [fault]
     x.toml, line 9: with timing.heartbeat=200ms: variant raft: election_timeout may be as short as 300ms, which is less than two heartbeats of 200ms: one late heartbeat would depose a healthy leader; raise election_timeout or lower heartbeat
@@ -307,7 +305,7 @@ fn bad_input_is_refused_with_its_line_and_the_remedy() {
     x.toml, line 9: with fault.target=leader+all-sub-leaders: target leader+all-sub-leaders strikes 3 of 5 nodes and leaves 2, but a leader needs a majority of 3: nobody could be elected; take a larger cluster, fewer sub-leaders (timing.sub_leader_ratio) or another target
 
     [matrix] / "trials.count" = [3, 4] / [fault]
-    x.toml, line 9: the matrix cannot vary `trials.count`; it can vary cluster.size, workload.rate, fault.target, fault.direction, fault.percent, fault.delay and timing.KNOB (in quotes)
+    x.toml, line 9: the matrix cannot vary `trials.count`; it can vary cluster.size, workload.rate, fault, fault.target, fault.direction, fault.percent, fault.delay, timings and timing.KNOB (in quotes)
 
     size = "five"
     x.toml, line 5: invalid type: string "five", expected a whole number
@@ -530,7 +528,7 @@ fn impossible_surroundings_are_refused_with_their_line_and_the_remedy() {
     x.toml, line 8: [sim] says what is simulated, and only backend = "sim" simulates; remove it, or write backend = "sim"
 
     workload
-    x.toml, line 10: workload.rate is 5, but there is no workload in a simulated cluster; remove it
+    x.toml, line 10: workload.rate is 5; there is nobody to ask in a simulated cluster; remove it
 
     stop
     x.toml, line 12: the sim backend cannot do stop; it can do kill, pause, isolate, partition and link
@@ -542,7 +540,7 @@ fn impossible_surroundings_are_refused_with_their_line_and_the_remedy() {
     x.toml, line 27: with sim.loss=2.0: sim.loss is 2, no probability; write a number from 0 to 1
 
     matrix of processes
-    x.toml, line 24: the matrix cannot vary `sim.loss`; it can vary cluster.size, workload.rate, fault.target, fault.direction, fault.percent, fault.delay and timing.KNOB (in quotes)
+    x.toml, line 24: the matrix cannot vary `sim.loss`; it can vary cluster.size, workload.rate, fault, fault.target, fault.direction, fault.percent, fault.delay, timings and timing.KNOB (in quotes)
 
     report
     x.toml, line 23: report.panels: panel 1 names the variant `paxos`, which the experiment does not have; it has raft, s-raft

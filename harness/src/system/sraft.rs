@@ -1,10 +1,10 @@
 //! This project's own node, started from the agent's own executable.
 
-use sraft_agent::protocol::Call;
-use sraft_core::{Protocol, TimingKnobs};
+use sraft_agent::protocol::{Call, LogFormat};
+use sraft_core::{ConfigError, Protocol, Timing, TimingKnobs};
 use sraft_events::NodeId;
 
-use super::{Membership, Start, System};
+use super::{Membership, Start, System, Unfit};
 use crate::plan::{Launch, every_knob};
 
 const CONFIG: &str = "node.toml";
@@ -67,6 +67,30 @@ impl System for Sraft {
             files: vec![(CONFIG.to_owned(), config)],
             fresh: start.fresh,
             log_file: EVENT_LOG.to_owned(),
+            log_format: LogFormat::Records,
         }
+    }
+
+    fn simulated(&self) -> bool {
+        true
+    }
+
+    fn fit(&self, timing: &mut Timing, protocol: Protocol, size: u32) -> Result<u32, Unfit> {
+        let members: Vec<NodeId> = (1..=u64::from(size)).collect();
+        match timing.lower(protocol, 1, &members) {
+            Ok(config) => Ok(config.sub_leaders() as u32),
+            Err(why) => Err(Unfit { knob: knob(&why), message: why.to_string() }),
+        }
+    }
+}
+
+/// The knob that an error is about.
+fn knob(error: &ConfigError) -> &'static str {
+    match error {
+        ConfigError::TimeoutBelowHeartbeats { knob, .. } | ConfigError::OutOfRange { knob, .. } => {
+            knob
+        }
+        ConfigError::Zero(knob) => knob,
+        _ => "",
     }
 }

@@ -170,3 +170,22 @@ fn a_restarted_node_has_to_connect_and_catch_up_again() {
     assert_eq!(told.view.missing(3, 1), None);
     assert_eq!(told.view.last_change(), told.now);
 }
+
+#[test]
+fn nobody_waits_for_what_a_log_does_not_tell() {
+    let view = View::of(LogFacts { bound_us: 500.0, ready: false });
+    let mut told = Told { view, ..Told::default() };
+    told.starts(1).starts(2).starts(3).connects(1, 3).connects(2, 3);
+    let elected =
+        |term| Event::Elected { term, campaign: CampaignKind::Election, rank: None, votes: 2 };
+    told.node(2, elected(5)).node(1, Event::LeaderAccepted { leader: 2, term: 5 });
+    let missing = |told: &Told| told.view.missing(3, 0).unwrap_or_default();
+    assert_eq!(missing(&told), "node 3 to catch up with leader 2");
+    told.node(3, Event::LeaderAccepted { leader: 2, term: 5 });
+    assert_eq!(missing(&told), "");
+    let old = told.view.leader().unwrap();
+    told.agent(KILLED).node(3, elected(6));
+    assert_eq!(told.view.successor(old, 3, &[2]), None, "node 1 does not know it yet");
+    told.node(1, Event::LeaderAccepted { leader: 3, term: 6 });
+    assert_eq!(told.view.successor(old, 3, &[2]), Some(Leader { node: 3, term: 6 }));
+}

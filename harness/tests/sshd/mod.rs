@@ -1,11 +1,19 @@
 //! An SSH server of this user's own on the loopback interface, for tests.
+#![allow(dead_code, reason = "each test uses a part of it")]
+#![allow(clippy::print_stderr, reason = "a test that is skipped says so")]
 
 use std::{
     fs,
-    io::{BufRead, BufReader, Write},
-    net::TcpListener,
+    io::{BufRead, BufReader, ErrorKind, Read, Write},
+    net::{Shutdown, TcpListener, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::JoinHandle,
+    time::Duration,
 };
 
 /// An SSH server of this user's own, with a folder for everything.
@@ -14,7 +22,7 @@ pub(crate) struct Server {
     process: Child,
     pub(crate) port: u16,
     /// Ends when the server does.
-    log: Option<std::thread::JoinHandle<()>>,
+    log: Option<JoinHandle<()>>,
 }
 
 impl Server {
@@ -103,7 +111,7 @@ fn serve(
     folder: &Path,
     host_keys: &[&str],
     port: u16,
-) -> Option<(Child, std::thread::JoinHandle<()>)> {
+) -> Option<(Child, JoinHandle<()>)> {
     use std::fmt::Write as _;
     let at = |name: &str| folder.join(name).display().to_string();
     let mut text = format!(
@@ -142,4 +150,84 @@ pub(crate) fn keygen(path: &Path, kind: &str, passphrase: &str) {
         .status()
         .unwrap();
     assert!(made.success());
+}
+
+/// Stands between harness and server, and can drop what passes or hang up.
+pub(crate) struct Cable {
+    pub(crate) port: u16,
+    state: Arc<State>,
+    accepting: Option<JoinHandle<()>>,
+}
+
+#[derive(Default)]
+struct State {
+    frozen: AtomicBool,
+    cut: AtomicBool,
+    over: AtomicBool,
+}
+
+/// How often its threads look at what is to be done.
+const LOOK: Duration = Duration::from_millis(20);
+
+impl Cable {
+    pub(crate) fn to(server: u16) -> Cable {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let state = Arc::new(State::default());
+        let shared = Arc::clone(&state);
+        let accepting = std::thread::spawn(move || {
+            while let Ok((near, _)) = listener.accept() {
+                if shared.over.load(Ordering::SeqCst) {
+                    return;
+                }
+                let Ok(far) = TcpStream::connect(("127.0.0.1", server)) else { continue };
+                let back = (near.try_clone().unwrap(), far.try_clone().unwrap());
+                for (from, to) in [(near, far), (back.1, back.0)] {
+                    let state = Arc::clone(&shared);
+                    std::thread::spawn(move || carry(from, to, &state));
+                }
+            }
+        });
+        Cable { port, state, accepting: Some(accepting) }
+    }
+
+    /// Drops whatever passes, without a word to either side.
+    pub(crate) fn freeze(&self, frozen: bool) {
+        self.state.frozen.store(frozen, Ordering::SeqCst);
+    }
+
+    /// Hangs up.
+    pub(crate) fn cut(&self) {
+        self.state.cut.store(true, Ordering::SeqCst);
+    }
+}
+
+impl Drop for Cable {
+    fn drop(&mut self) {
+        self.cut();
+        self.state.over.store(true, Ordering::SeqCst);
+        let _ = TcpStream::connect(("127.0.0.1", self.port));
+        if let Some(accepting) = self.accepting.take() {
+            let _ = accepting.join();
+        }
+    }
+}
+
+fn carry(mut from: TcpStream, mut to: TcpStream, state: &State) {
+    let mut buffer = [0; 16 << 10];
+    from.set_read_timeout(Some(LOOK)).unwrap();
+    while !state.cut.load(Ordering::SeqCst) {
+        match from.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(_) if state.frozen.load(Ordering::SeqCst) => {}
+            Ok(n) => {
+                if to.write_all(&buffer[..n]).is_err() {
+                    break;
+                }
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            Err(_) => break,
+        }
+    }
+    let _ = to.shutdown(Shutdown::Both);
 }

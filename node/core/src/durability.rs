@@ -111,6 +111,7 @@ impl Node {
                 self.held.clear();
             }
             self.doubts.retain(|_, request| request.term > hard_state.term);
+            self.incoming = None;
         }
         self.hard_state = hard_state;
         self.disk.next_hard_state = true;

@@ -24,6 +24,8 @@ impl Node {
         match self.splice(append.prev_index, append.prev_term, &append.entries) {
             Err(conflict) => self.reply_append(from, &append, Err(conflict)),
             Ok(()) => {
+                // What the leader sends fits the log, so it needs no snapshot.
+                self.incoming = None;
                 self.commit_to(append.commit.min(end));
                 let match_index = end.min(self.durable_index());
                 if match_index < end && !append.entries.is_empty() {

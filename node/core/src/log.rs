@@ -205,3 +205,71 @@ impl Log {
         (last > 0 && self.term_at(last) == Some(term)).then_some(last)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn log_of(terms: &[Term]) -> Log {
+        let entries = (1..).zip(terms).map(|(index, &term)| Entry { index, term, command: vec![] });
+        Log::new(entries.collect())
+    }
+
+    prop_compose! {
+        /// Terms that never fall.
+        fn terms()(steps in prop::collection::vec(0..3u64, 1..12)) -> Vec<Term> {
+            steps.iter().scan(1, |term, step| { *term += step; Some(*term) }).collect()
+        }
+    }
+
+    proptest! {
+        /// A log whose beginning is gone answers, and takes up what a leader sends, like the whole
+        /// one, as long as the leader has what is committed.
+        #[test]
+        fn a_compacted_log_is_the_same_log(
+            mine in terms(),
+            theirs in terms(),
+            cut in any::<(u8, u8, u8)>(),
+        ) {
+            let common = mine.iter().zip(&theirs).take_while(|(a, b)| a == b).count() as Index;
+            prop_assume!(common > 0);
+            let base = Index::from(cut.0) % common + 1;
+            let (mut whole, leader) = (log_of(&mine), log_of(&theirs));
+            let mut compacted = whole.clone();
+            compacted.compact(base);
+            prop_assert_eq!(compacted.first_index(), base + 1);
+            prop_assert_eq!(compacted.last_index(), whole.last_index());
+            prop_assert_eq!(compacted.last_term(), whole.last_term());
+            let prev = Index::from(cut.1) % (leader.last_index() + 1);
+            let end = prev + Index::from(cut.2) % (leader.last_index() - prev + 1);
+            let prev_term = leader.term_at(prev).unwrap();
+            let sent = leader.range(prev + 1, end);
+            let results = [&mut whole, &mut compacted]
+                .map(|log| log.splice(prev, prev_term, sent, base));
+            match &results {
+                // The term that is in the way may begin before the base, which is agreed upon.
+                [Err(a), Err(b)] => prop_assert_eq!(a.first_index.max(base + 1), b.first_index),
+                [a, b] => prop_assert_eq!(a, b),
+            }
+            prop_assert_eq!(whole.range(base + 1, Index::MAX), compacted.range(1, Index::MAX));
+            for index in base..=whole.last_index() + 1 {
+                prop_assert_eq!(whole.term_at(index), compacted.term_at(index));
+            }
+            for term in whole.term_at(base).unwrap()..=whole.last_term() {
+                prop_assert_eq!(whole.last_index_of_term(term), compacted.last_index_of_term(term));
+            }
+            // And so it is after a restart, with a snapshot anywhere from its base on.
+            let last_index = base + (Index::from(cut.1) % (compacted.last_index() - base + 1));
+            let last_term = compacted.term_at(last_index).unwrap();
+            let snapshot = Snapshot { last_index, last_term, data: Arc::from([]) };
+            let restored = Log::restored(Some(&snapshot), compacted.entries.clone());
+            prop_assert_eq!(restored.last_index(), compacted.last_index());
+            prop_assert_eq!(restored.last_term(), compacted.last_term());
+            prop_assert_eq!(restored.term_at(last_index), Some(last_term));
+        }
+    }
+}

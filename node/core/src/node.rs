@@ -186,10 +186,10 @@ impl Node {
     pub fn next_deadline(&self) -> Option<Time> {
         match &self.state {
             State::Leader(leadership) => Some(leadership.next_heartbeat),
-            _ => [self.doubts_end(), self.reads_end(), Some(self.alarm.at)]
-                .into_iter()
-                .flatten()
-                .min(),
+            _ => {
+                let doubts = self.doubts_end().map_or(self.alarm.at, |end| end.min(self.alarm.at));
+                Some(self.reads_end().map_or(doubts, |end| end.min(doubts)))
+            }
         }
     }
 

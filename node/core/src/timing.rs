@@ -199,7 +199,8 @@ pub struct TimingKnobs {
     /// votes, or stands, before that timeout has passed since it heard a leader or started, also
     /// when the leader's connection is closed or the leader itself hands over: takeovers are as
     /// slow as with silence alone. Reads are linearizable as long as any two clocks of the cluster
-    /// differ in rate by less than a tenth and all nodes run with the same timeouts.
+    /// differ in rate by less than a tenth, no clock stands still while its machine is suspended, and
+    /// all nodes run with the same timeouts.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub read_lease: Option<bool>,
 }

@@ -2,12 +2,16 @@
 //! a node takes it or ignores it. It never panics, never takes back what it has promised, and its
 //! disk ends up with its log.
 
-use std::{collections::VecDeque, time::Duration};
+use std::{
+    collections::{BTreeSet, VecDeque},
+    time::Duration,
+};
 
 use proptest::{collection::vec, option, prelude::*};
 use sraft_core::{
-    AppendEntries, AppendReply, Appended, Conflict, Designation, Entry, HardState, Input, Message,
-    Node, NodeId, Persist, Protocol, RequestVote, Restored, Role, Time, Timing, VoteReply,
+    AppendEntries, AppendReply, Appended, Conflict, Designation, Entry, HardState, Input,
+    InstallReply, InstallSnapshot, Message, Node, NodeId, Persist, Protocol, RequestVote, Restored,
+    Role, Time, Timing, VoteReply,
 };
 use sraft_events::{CampaignKind, LossCause, Refusal};
 
@@ -77,6 +81,17 @@ enum Step {
     Append(Append),
     Appended([Number; 2], Number),
     Conflict([Number; 2], [Number; 2], Option<Number>),
+    /// A piece of a snapshot: term, last index and term, where in it and how many bytes.
+    Install([Number; 3], u64, usize),
+    /// A whole one of the node's term, so far beyond the end of its log.
+    InstallAll(u64),
+    Installed([Number; 2], Number, u64),
+    ReadIndex(u64),
+    /// So many batches after the first one that the node can have asked.
+    ReadAnswered(u64, Option<Number>),
+    Read,
+    /// The driver serialises its state machine as it was so many entries ago.
+    Snapshot(u64),
     TimeoutNow(Number),
     Forward(Vec<u8>),
     Wait(u64),
@@ -117,6 +132,14 @@ fn step() -> impl Strategy<Value = Step> {
         4 => ([term(), number()], index()).prop_map(|(a, b)| Step::Appended(a, b)),
         4 => ([term(), number()], [index(), index()], option::of(number()))
             .prop_map(|(a, b, c)| Step::Conflict(a, b, c)),
+        3 => ([term(), index(), term()], 0..12u64, 0..9usize)
+            .prop_map(|(numbers, offset, length)| Step::Install(numbers, offset, length)),
+        1 => (0..4u64).prop_map(Step::InstallAll),
+        2 => ([term(), number()], index(), 0..12u64).prop_map(|(a, b, c)| Step::Installed(a, b, c)),
+        1 => (0..9u64).prop_map(Step::ReadIndex),
+        1 => (0..4u64, option::of(index())).prop_map(|(id, index)| Step::ReadAnswered(id, index)),
+        2 => Just(Step::Read),
+        2 => (0..4u64).prop_map(Step::Snapshot),
         1 => term().prop_map(Step::TimeoutNow),
         1 => vec(any::<u8>(), 0..3).prop_map(Step::Forward),
         2 => (0..400u64).prop_map(Step::Wait),
@@ -139,14 +162,21 @@ struct Bench {
     writes: VecDeque<Persist>,
     done: u64,
     seen: HardState,
+    /// What has been applied since the state machine was replaced by a snapshot, and up to where
+    /// that one had got.
     applied: Vec<Entry>,
+    replaced: u64,
+    seed: u64,
+    reads: u64,
+    unanswered: BTreeSet<u64>,
     asked: Option<RequestVote>,
 }
 
 impl Bench {
     fn new(timing: Timing, protocol: Protocol, size: u64, seed: u64) -> Bench {
         let members: Vec<NodeId> = (1..=size).collect();
-        let config = timing.lower(protocol, 1, &members).expect("presets are valid");
+        let mut config = timing.lower(protocol, 1, &members).expect("presets are valid");
+        (config.snapshot_chunk_bytes, config.retained_entries) = (3, seed % 4);
         let disk = Restored::default();
         Bench {
             node: Node::new(config, disk.clone(), seed, Time::ZERO),
@@ -156,6 +186,10 @@ impl Bench {
             done: 0,
             seen: HardState::default(),
             applied: Vec::new(),
+            replaced: 0,
+            seed,
+            reads: 0,
+            unanswered: BTreeSet::new(),
             asked: None,
         }
     }
@@ -190,6 +224,17 @@ impl Bench {
                 node.handle(*now, Input::PeerBack { peer: from, same_process });
             }
             Step::Propose => node.handle(*now, Input::Propose { command: b"x".to_vec() }),
+            Step::Read => {
+                self.reads += 1;
+                self.unanswered.insert(self.reads);
+                node.handle(*now, Input::Read { id: self.reads });
+            }
+            Step::Snapshot(back) => {
+                let index = (self.replaced + self.applied.len() as u64).saturating_sub(back);
+                if index > 0 {
+                    node.handle(*now, Input::Snapshot { index, data: [7; 10].as_slice().into() });
+                }
+            }
             Step::Transfer => node.handle(*now, Input::Transfer),
             Step::Take => self.take(),
             Step::Win => self.win(),
@@ -226,6 +271,41 @@ impl Bench {
                 let clash = clash.as_ref().map(of);
                 let result = Err(Conflict { prev_index, term: clash, first_index });
                 Message::AppendReply(AppendReply { term, for_term: term, seq, result })
+            }
+            &Step::Install(ref numbers, offset, length) => {
+                let [term, last_index, last_term] = numbers.each_ref().map(of);
+                Message::InstallSnapshot(InstallSnapshot {
+                    term,
+                    seq: offset,
+                    last_index,
+                    last_term,
+                    size: 10,
+                    offset,
+                    data: vec![7; length],
+                })
+            }
+            Step::InstallAll(beyond) => {
+                let term = self.node.status().term;
+                Message::InstallSnapshot(InstallSnapshot {
+                    term,
+                    seq: 1,
+                    last_index: self.node.log().last_index() + beyond,
+                    last_term: term,
+                    size: 3,
+                    offset: 0,
+                    data: vec![7; 3],
+                })
+            }
+            &Step::Installed(ref numbers, ref last_index, received) => {
+                let [term, seq] = numbers.each_ref().map(of);
+                let last_index = of(last_index);
+                let for_term = term;
+                Message::InstallReply(InstallReply { term, for_term, seq, last_index, received })
+            }
+            &Step::ReadIndex(id) => Message::ReadIndex { id },
+            Step::ReadAnswered(after, index) => {
+                let id = self.seed.wrapping_add(*after);
+                Message::ReadIndexReply { id, index: index.as_ref().map(of) }
             }
             Step::TimeoutNow(term) => Message::TimeoutNow { term: of(term) },
             Step::Forward(command) => Message::Forward { command: command.clone() },
@@ -264,14 +344,23 @@ impl Bench {
     /// Whether nobody could send this without having broken Raft: another leader in a term that
     /// has one, or a log that lacks what is committed. There a node has to stop.
     fn proves_a_violation(&self, from: NodeId, message: &Message) -> bool {
-        let Message::AppendEntries(append) = message else { return false };
         let status = self.node.status();
-        let second = append.term == status.term
-            && (status.role == Role::Leader || status.leader.is_some_and(|leader| leader != from));
-        let clash = |entry: &Entry| {
-            entry.index <= status.commit && self.node.log().term_at(entry.index) != Some(entry.term)
+        let second = |term| {
+            term == status.term
+                && (status.role == Role::Leader
+                    || status.leader.is_some_and(|leader| leader != from))
         };
-        second || append.entries.iter().any(clash)
+        let clash = |entry: &Entry| {
+            (status.first_index - 1..=status.commit).contains(&entry.index)
+                && self.node.log().term_at(entry.index) != Some(entry.term)
+        };
+        match message {
+            Message::AppendEntries(append) => {
+                second(append.term) || append.entries.iter().any(clash)
+            }
+            Message::InstallSnapshot(install) => second(install.term),
+            _ => false,
+        }
     }
 
     fn take(&mut self) {
@@ -282,9 +371,19 @@ impl Bench {
                 self.asked = Some(request);
             }
         }
+        if let Some(snapshot) = output.install {
+            let applied = self.replaced + self.applied.len() as u64;
+            assert!(snapshot.last_index > applied, "nothing that was applied is taken back");
+            self.replaced = snapshot.last_index;
+            self.applied.clear();
+        }
         for entry in output.committed {
-            assert_eq!(entry.index, self.applied.len() as u64 + 1, "in order, each once");
+            let applied = self.replaced + self.applied.len() as u64;
+            assert_eq!(entry.index, applied + 1, "in order, each once");
             self.applied.push(entry);
+        }
+        for read in output.reads {
+            assert!(self.unanswered.remove(&read.id), "each read is answered once");
         }
     }
 
@@ -306,10 +405,19 @@ impl Bench {
         for persist in self.writes.drain(..count.min(self.writes.len())) {
             self.done = persist.ticket;
             self.disk.hard_state = persist.hard_state.unwrap_or(self.disk.hard_state);
+            let log = &mut self.disk.entries;
+            if let Some(new) = persist.snapshot {
+                log.retain(|entry| !new.reset && entry.index >= new.first_index);
+                let covered = new.snapshot.last_index;
+                assert!(log.first().is_none_or(|first| first.index <= covered + 1), "no gap");
+                self.disk.snapshot = Some(new.snapshot);
+            }
             if let Some(first) = persist.entries.first() {
-                assert!(first.index as usize <= self.disk.entries.len() + 1, "a gap on the disk");
-                self.disk.entries.truncate(first.index as usize - 1);
-                self.disk.entries.extend(persist.entries);
+                let covered = self.disk.snapshot.as_ref().map_or(0, |s| s.last_index);
+                let last = log.last().map_or(covered, |last| last.index);
+                assert!(first.index <= last + 1, "a gap on the disk");
+                log.retain(|entry| entry.index < first.index);
+                log.extend(persist.entries);
             }
         }
         self.node.handle(self.now, Input::Persisted { ticket: self.done });
@@ -323,11 +431,28 @@ impl Bench {
             assert_eq!(voted_for, self.seen.voted_for, "one vote a term");
         }
         self.seen = node.hard_state();
-        let durable = node.durable_index();
-        let on_disk = self.disk.entries.get(..durable as usize);
-        assert_eq!(on_disk, Some(node.log().range(1, durable)), "called durable, but is not");
-        let applied = self.applied.len() as u64;
-        assert_eq!(node.log().range(1, applied), &self.applied, "what is applied stays");
+        let log = node.log();
+        let covered = self.disk.snapshot.as_ref().map_or(0, |snapshot| snapshot.last_index);
+        for entry in log.range(log.first_index(), node.durable_index()) {
+            let on_disk = self.disk.entries.iter().any(|durable| durable == entry);
+            assert!(on_disk || entry.index <= covered, "called durable, but is not: {entry:?}");
+        }
+        let end = self.replaced + self.applied.len() as u64;
+        let both = log.range(log.first_index().max(self.replaced + 1), end);
+        assert!(self.applied.ends_with(both), "what is applied stays");
+    }
+
+    /// Lets time pass, with nobody answering, until all reads are.
+    fn wait_for_reads(&mut self) {
+        for _ in 0..200 {
+            self.take();
+            if self.unanswered.is_empty() {
+                return;
+            }
+            self.now = self.now.max(self.node.next_deadline().expect("there is one"));
+            self.node.handle(self.now, Input::Timeout);
+        }
+        panic!("these reads are never answered: {:?}", self.unanswered);
     }
 }
 
@@ -340,8 +465,10 @@ proptest! {
         protocol in prop::sample::select(vec![Protocol::Raft, Protocol::SRaft]),
         preset in prop::sample::select(vec![Timing::reference(), Timing::preset(sraft_core::Preset::Lan)]),
         seed in any::<u64>(),
+        read_lease in any::<bool>(),
         steps in vec((2..8u64, step()), 0..150),
     ) {
+        let preset = Timing { read_lease, ..preset };
         let mut bench = Bench::new(preset, protocol, size, seed);
         for peer in 2..=size {
             let input = Input::PeerBack { peer, same_process: false };
@@ -360,6 +487,13 @@ proptest! {
         }
         prop_assert_eq!(bench.disk.hard_state, bench.node.hard_state());
         prop_assert_eq!(&bench.disk.entries[..], bench.node.log().range(1, u64::MAX));
+        // A node that starts with that stands where this one stands, but for what may not be
+        // committed.
+        let restarted = Node::new(bench.node.config().clone(), bench.disk.clone(), seed, bench.now);
+        let (old, new) = (bench.node.status(), restarted.status());
+        prop_assert_eq!((new.term, new.last_index), (old.term, old.last_index));
+        prop_assert!(new.commit <= old.commit);
+        bench.wait_for_reads();
     }
 }
 

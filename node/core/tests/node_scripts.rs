@@ -104,7 +104,8 @@ impl Bench {
         let knobs: Vec<_> = args.into_iter().collect();
         self.now = Time::ZERO;
         let mut config = script::config(id, size, &knobs)?;
-        (config.snapshot_chunk_bytes, config.retained_entries) = (usize::try_from(chunk)?, retained);
+        (config.snapshot_chunk_bytes, config.retained_entries) =
+            (usize::try_from(chunk)?, retained);
         self.node = Some(Node::new(config, restored, seed, self.now));
         (1..=size).filter(|&peer| peer != id).try_fold(String::new(), |text, peer| {
             Ok(text + &self.handle(Input::PeerBack { peer, same_process: false })?)

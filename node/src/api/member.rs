@@ -33,9 +33,7 @@ impl Desk {
 
     pub(super) async fn write(&self, op: Op) -> Result<(Outcome, Term), Status> {
         let (reply, answer) = oneshot::channel();
-        let (outcome, _, term) =
-            self.ask(Ask::Write { op, reply }, answer).await?.map_err(unserved)?;
-        Ok((outcome, term))
+        self.ask(Ask::Write { op, reply }, answer).await?.map_err(unserved)
     }
 
     pub(super) async fn read(&self, linearizable: bool) -> Result<(View, Term), Status> {

@@ -82,11 +82,7 @@ impl Machine {
     }
 
     /// Applies what has committed, or keeps it until the snapshot before it is there.
-    pub(super) fn apply(
-        &mut self,
-        entries: Vec<Entry>,
-        mut told: impl FnMut(&Store, RequestId, Outcome),
-    ) {
+    pub(super) fn apply(&mut self, entries: Vec<Entry>, mut told: impl FnMut(RequestId, Outcome)) {
         if self.installing.is_some() {
             self.backlog.extend(entries);
             return;
@@ -94,7 +90,7 @@ impl Machine {
         for entry in &entries {
             self.bytes += entry.command.len() as u64 + ENTRY_OVERHEAD;
             if let Some((id, outcome)) = self.store.apply(entry) {
-                told(&self.store, id, outcome);
+                told(id, outcome);
             }
         }
     }

@@ -6,7 +6,7 @@ use sraft_core::{Index, Term, Time};
 use tokio::sync::oneshot;
 
 use crate::{
-    desk::{Unserved, Viewed},
+    desk::{Answers, Unserved, Viewed},
     store::View,
 };
 
@@ -104,7 +104,13 @@ impl Reads {
     }
 
     /// Serves what may be served when so much is applied.
-    pub(super) fn serve(&mut self, applied: Index, term: Term, view: impl FnOnce() -> View) {
+    pub(super) fn serve(
+        &mut self,
+        applied: Index,
+        term: Term,
+        view: impl FnOnce() -> View,
+        answers: &mut Answers,
+    ) {
         if self.confirmed.first_key_value().is_none_or(|(index, _)| *index > applied) {
             return;
         }
@@ -112,7 +118,7 @@ impl Reads {
         let view = view();
         for group in std::mem::replace(&mut self.confirmed, later).into_values() {
             for reply in group.replies {
-                let _ = reply.send(Ok((view.clone(), term)));
+                answers.add(reply, Ok((view.clone(), term)));
             }
         }
     }
@@ -168,7 +174,9 @@ mod tests {
     }
 
     fn serve(reads: &mut Reads, applied: Index) {
-        reads.serve(applied, 1, || Store::default().view());
+        let mut answers = Answers::default();
+        reads.serve(applied, 1, || Store::default().view(), &mut answers);
+        answers.send();
     }
 
     #[test]

@@ -9,8 +9,8 @@ use sraft_core::{Term, Time};
 use tokio::sync::oneshot;
 
 use crate::{
-    desk::{Unserved, Written},
-    store::{self, Command, Op, Outcome, RequestId, View},
+    desk::{Answers, Unserved, Written},
+    store::{self, Command, Op, Outcome, RequestId},
 };
 
 /// Most writes that are held at a time. It is below what a session of the store remembers, so that
@@ -130,17 +130,18 @@ impl Writes {
         None
     }
 
-    /// Whether the request is one that somebody here waits for.
-    pub(super) fn waits_for(&self, id: RequestId) -> bool {
-        id.session == self.session && self.pending.contains_key(&id.seq)
-    }
-
     /// A request has been applied.
-    pub(super) fn applied(&mut self, id: RequestId, outcome: Outcome, view: View, term: Term) {
+    pub(super) fn applied(
+        &mut self,
+        id: RequestId,
+        outcome: Outcome,
+        term: Term,
+        answers: &mut Answers,
+    ) {
         if id.session == self.session
             && let Some(write) = self.remove(id.seq)
         {
-            let _ = write.reply.send(Ok((outcome, view, term)));
+            answers.add(write.reply, Ok((outcome, term)));
         }
     }
 
@@ -273,7 +274,7 @@ mod tests {
         assert_eq!(proposed(&mut writes).len(), 4);
         let view = crate::store::Store::default().view();
         let outcome = view.read(crate::store::Txn::default());
-        writes.applied(RequestId { session: 7, seq: 2 }, outcome, view, 1);
+        writes.applied(RequestId { session: 7, seq: 2 }, outcome, 1, &mut Answers::default());
         assert_eq!(proposed(&mut writes)[0].id.seq, 5);
         assert!(proposed(&mut writes).is_empty());
         // A new leader has been told of nothing.

@@ -89,7 +89,7 @@ impl Disk {
     }
 
     /// Makes a group of writes durable with one sync and returns its highest ticket. Snapshots in
-    /// it are not looked at: see [`Disk::continue_from`] and [`Disk::replace_by`].
+    /// it are not looked at: they have their own ways to the disk.
     ///
     /// # Errors
     /// Nothing may be taken for durable after an error, not even by a later call.

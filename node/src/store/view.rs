@@ -201,21 +201,24 @@ impl View {
 
     fn put(&mut self, put: Put, revision: Revision) -> Option<KeyValue> {
         let Put { key, value, ignore_value, previous: wanted } = put;
-        let old = self.records.get(&key);
-        let record = Record {
-            value: match (ignore_value, old) {
-                (true, Some(old)) => old.value.clone(),
-                _ => value,
-            },
-            created: old.map_or(revision, |old| old.created),
-            modified: revision,
-            version: old.map_or(1, |old| old.version + 1),
-        };
         self.revision = revision;
-        self.bytes += size(&key, &record);
-        let old = self.records.insert(key.clone(), record);
-        self.bytes -= old.as_ref().map_or(0, |old| size(&key, old));
-        old.filter(|_| wanted).map(|record| KeyValue { key, record })
+        // To go down the tree is most of the work, so a key that is there is changed in its place.
+        let Some(record) = self.records.get_mut(&key) else {
+            let record = Record { value, created: revision, modified: revision, version: 1 };
+            self.bytes += size(&key, &record);
+            self.records.insert(key, record);
+            return None;
+        };
+        let new = Record {
+            value: if ignore_value { record.value.clone() } else { value },
+            created: record.created,
+            modified: revision,
+            version: record.version + 1,
+        };
+        let old = std::mem::replace(record, new);
+        self.bytes += size(&key, record);
+        self.bytes -= size(&key, &old);
+        wanted.then_some(KeyValue { key, record: old })
     }
 
     fn delete(&mut self, delete: &Delete, revision: Revision) -> (u64, Vec<KeyValue>) {

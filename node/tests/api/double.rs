@@ -187,7 +187,7 @@ async fn drive(
                 let command = Command { id, oldest: seq, op }.encode();
                 let entry = Entry { index: store.applied() + 1, term: TERM, command };
                 let (_, outcome) = store.apply(&entry).unwrap();
-                let _ = reply.send(Ok((outcome, store.view(), TERM)));
+                let _ = reply.send(Ok((outcome, TERM)));
             }
             (Ask::Read { reply, .. }, Mood::Serves) => {
                 let _ = reply.send(Ok((store.view(), TERM)));

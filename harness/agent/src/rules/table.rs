@@ -57,7 +57,9 @@ pub(super) fn text(
             format!("numgen random mod 1000 < {per_mille} drop")
         }
         Effect::Loss { per_mille } => {
-            return Err(format!("{per_mille} in a thousand cannot be lost by lot; from 1 to 999 can"));
+            return Err(format!(
+                "{per_mille} in a thousand cannot be lost by lot; from 1 to 999 can"
+            ));
         }
         Effect::Delay { .. } => format!("meta mark set {MARK:#x}"),
     };

@@ -4,7 +4,7 @@ use crate::script::{Script, plan};
 const SILENCE: Evidence = Evidence::Silence;
 
 fn measured(script: &Script) -> TrialRow {
-    row(&plan(), script.records()).unwrap()
+    row(&plan(), script.records(), &[]).unwrap()
 }
 
 fn stands(term: Term) -> Event {
@@ -61,6 +61,7 @@ fn promotion_gives_every_figure() {
     dead_us=500
     block=1
     messages=
+    step_down_us=
     "
     );
 }
@@ -241,8 +242,8 @@ fn follower_that_is_struck_calls_for_no_leader() {
 
 #[test]
 fn half_a_trial_is_refused() {
-    assert_eq!(row(&plan(), &[]), Err(NoTrial));
-    assert_eq!(row(&plan(), Script::begin(1, 0.0).records()), Err(NoTrial));
+    assert_eq!(row(&plan(), &[], &[]), Err(NoTrial));
+    assert_eq!(row(&plan(), Script::begin(1, 0.0).records(), &[]), Err(NoTrial));
 }
 
 proptest::proptest! {
@@ -259,7 +260,7 @@ proptest::proptest! {
             .filter(|(at, _)| *at == 0 || *at == last || kept.get(at % kept.len()) == Some(&true))
             .map(|(_, record)| record.clone())
             .collect();
-        let row = row(&plan(), &records).unwrap();
+        let row = row(&plan(), &records, &[]).unwrap();
         let has = |wanted: fn(&Event) -> bool| records.iter().any(|r| wanted(&r.event));
         let fault = has(|e| matches!(e, Event::FaultApplied { .. }));
         let won = has(|e| matches!(e, Event::Elected { .. }));
@@ -308,4 +309,158 @@ fn handover_to_the_primary_is_no_promotion() {
             .end(1, 100.0, Verdict::Ok),
     );
     assert_eq!((row.passed_by, row.rank), (Some(campaign), None));
+}
+
+/// A write, in milliseconds: when it was meant to start, and when it was acknowledged.
+fn wrote(key: &str, intended: f64, acked: Option<f64>) -> Op {
+    let end = acked.map(|ms| ((ms * 1e6) as u64).to_string()).unwrap_or_default();
+    let outcome = if acked.is_some() { "ok" } else { "unknown" };
+    let at = (intended * 1e6) as u64;
+    Op::parse(&format!("1,put,{key},v,,{at},{at},{end},{outcome},,,x:1,")).unwrap()
+}
+
+fn told(line: &str) -> Op {
+    Op::parse(line).unwrap()
+}
+
+/// The fault strikes at 10 ms, node 2 is elected at 182 ms and serves from 183.25 ms on.
+fn felt(ops: &[Op]) -> TrialRow {
+    row(&plan(), Script::promotion(1, 0, 172).records(), ops).unwrap()
+}
+
+#[test]
+fn outage_lasts_from_the_last_write_before_the_fault_to_the_first_begun_after_it() {
+    let ops = [
+        wrote("w/1/1", 2.0, Some(4.0)),
+        wrote("w/1/2", 6.0, Some(8.5)),
+        // Meant to start before the fault, and answered by the new leader: nobody asked it anew.
+        wrote("w/1/3", 9.0, Some(183.5)),
+        wrote("w/1/4", 12.0, Some(185.0)),
+        wrote("w/1/5", 16.0, Some(184.5)),
+        wrote("w/1/6", 20.0, None),
+        told("1,put,w/1/7,v,,24000000,24000000,25000000,failed,,,x:1,refused"),
+        told("1,cas,r/1,b,a,26000000,26000000,186000000,ok,false,7,x:1,"),
+        told("1,get,r/1,a,,27000000,27000000,187000000,ok,true,7,x:1,"),
+    ];
+    let row = felt(&ops);
+    assert_eq!(row.outage_us, Some(176_000.0));
+    assert_eq!(
+        (row.acked_writes, row.failed_writes, row.unknown_writes),
+        (Some(5), Some(1), Some(1))
+    );
+    assert_eq!(row.lost_writes, None, "nobody has looked");
+    assert_eq!((row.verdict, row.reason.as_str()), (Verdict::Ok, ""));
+}
+
+#[test]
+fn without_a_probe_and_without_service_columns_are_empty() {
+    let row = felt(&[]);
+    assert_eq!((row.outage_us, row.acked_writes, row.lost_writes), (None, None, None));
+    let row = felt(&[wrote("w/1/1", 2.0, Some(4.0)), wrote("w/1/2", 12.0, None)]);
+    assert_eq!((row.outage_us, row.acked_writes, row.unknown_writes), (None, Some(1), Some(1)));
+    let row = felt(&[wrote("w/1/2", 12.0, Some(190.0))]);
+    assert_eq!(row.outage_us, None, "nothing had been acknowledged before the fault");
+}
+
+#[test]
+fn client_that_is_served_before_there_is_a_leader_is_inconsistent() {
+    let early = [wrote("w/1/1", 8.0, Some(9.5)), wrote("w/1/2", 12.0, Some(100.0))];
+    let row = felt(&early);
+    assert_eq!((row.verdict, row.outage_us), (Verdict::Inconsistent, Some(90_500.0)));
+    assert!(row.reason.starts_with("the probe was served 90500 us after"), "{}", row.reason);
+    // Stamps of a coarse log are believed no more than they deserve.
+    let mut plan = plan();
+    plan.settings[1].log = LogFacts { bound_us: 100_000.0, ready: false };
+    let row = super::row(&plan, Script::promotion(1, 0, 172).records(), &early).unwrap();
+    assert_eq!((row.verdict, row.clock_bound_us), (Verdict::Ok, Some(100_000.0)));
+    // Who is told to stop serves until somebody else does.
+    let stop = Event::FaultApplied { node: 1, pid: 0, action: FaultAction::Stop };
+    let script = Script::begin(1, 0.0)
+        .agent(10.0, stop)
+        .node(2, 180.0, stands(2))
+        .node(2, 182.0, elected(2))
+        .node(2, 183.0, Event::Ready { term: 2, index: 4 })
+        .end(1, 500.0, Verdict::Ok);
+    let row = super::row(&plan, script.records(), &early).unwrap();
+    assert_eq!((row.verdict, row.leaderless_us), (Verdict::Ok, Some(172_000.0)));
+}
+
+#[test]
+fn log_that_does_not_tell_of_readiness_leaves_commit_empty() {
+    let script = Script::begin(1, 0.0)
+        .kill(10.0)
+        .node(2, 180.0, stands(2))
+        .node(2, 182.0, elected(2))
+        .end(1, 500.0, Verdict::Ok);
+    assert_eq!(measured(&script).reason, "the new leader's no-op never committed");
+    let mut plan = plan();
+    plan.settings[1].log = LogFacts { bound_us: 500.0, ready: false };
+    let row = row(&plan, script.records(), &[]).unwrap();
+    assert_eq!((row.verdict, row.leaderless_us), (Verdict::Ok, Some(172_000.0)));
+    assert_eq!((row.commit_us, row.clock_bound_us), (None, Some(500.0)));
+}
+
+#[test]
+fn acknowledged_writes_that_the_audit_misses_are_lost() {
+    let ops = [
+        wrote("w/1/1", 2.0, Some(4.0)),
+        wrote("w/1/2", 12.0, Some(190.0)),
+        wrote("w/1/3", 14.0, None),
+        told("1,audit,w/1/2,,,,,,,false,,x:1,"),
+        told("1,audit,w/1/3,,,,,,,false,,x:1,"),
+    ];
+    assert_eq!(felt(&ops).lost_writes, None, "the audit did not get to its end");
+    let closed = [&ops[..], &[told("1,audit,,1,,,,200000000,ok,,,x:1,")]].concat();
+    let row = felt(&closed);
+    assert_eq!((row.lost_writes, row.verdict), (Some(1), Verdict::Ok));
+    assert_eq!(row.reason, "1 acknowledged writes were lost");
+}
+
+fn applies(node: NodeId, action: FaultAction) -> Event {
+    Event::FaultApplied { node, pid: 0, action }
+}
+
+#[test]
+fn an_isolated_leader_is_replaced_and_its_stepping_down_is_timed() {
+    let isolated = applies(1, FaultAction::Isolate);
+    let reason = sraft_events::StepDownReason::NoQuorum;
+    let row = measured(
+        &Script::begin(1, 0.0)
+            .agent(10.0, isolated)
+            .agent(12.0, Event::FaultInForce { nodes: vec![1], action: FaultAction::Isolate })
+            .node(2, 200.0, stands(2))
+            .node(2, 201.0, elected(2))
+            .node(2, 203.0, Event::Ready { term: 2, index: 9 })
+            .node(1, 3010.0, Event::SteppedDown { term: 1, reason })
+            .agent(4000.0, applies(1, FaultAction::Heal))
+            .end(1, 5000.0, Verdict::Ok),
+    );
+    assert_eq!((row.verdict, row.reason.as_str()), (Verdict::Ok, ""));
+    assert_eq!((row.new_leader, row.leaderless_us), (Some(2), Some(191_000.0)));
+    assert_eq!(row.step_down_us, Some(3_000_000.0));
+    assert_eq!((row.terms, row.spurious_failovers), (Some(1), 0));
+}
+
+#[test]
+fn a_fault_that_leaves_the_leader_in_place_calls_for_nobody() {
+    for action in [FaultAction::Link, FaultAction::Loss, FaultAction::Delay] {
+        let begun = || Script::begin(1, 0.0).agent(10.0, applies(1, action));
+        let end = |script: Script| {
+            let healed = script.agent(3000.0, applies(1, FaultAction::Heal));
+            measured(&healed.end(1, 3100.0, Verdict::Ok))
+        };
+        let calm = end(begun());
+        assert_eq!((calm.verdict, calm.reason.as_str()), (Verdict::Ok, ""), "{action}");
+        assert_eq!((calm.campaigns, calm.terms, calm.leaderless_us), (0, Some(0), None));
+
+        // Somebody stands all the same, twice, and wins: nothing had called for it.
+        let restless = begun()
+            .node(2, 200.0, stands(2))
+            .node(2, 900.0, stands(3))
+            .node(2, 901.0, elected(3))
+            .node(2, 902.0, Event::Ready { term: 3, index: 9 });
+        let restless = end(restless);
+        assert_eq!((restless.campaigns, restless.terms), (2, Some(2)), "{action}");
+        assert_eq!((restless.spurious_failovers, restless.new_leader), (1, None), "{action}");
+    }
 }

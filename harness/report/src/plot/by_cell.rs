@@ -108,6 +108,7 @@ pub(super) fn draw(subject: &Subject<'_>, title: &str) -> Result<Drawing, PlotEr
     let bottom = top + BODY;
     let what = match figure {
         Figure::Announced => "median time until all know the new leader (ms)",
+        Figure::Outage => "median outage (ms)",
         _ => "median time without a leader (ms)",
     };
     let mut panels = vec![Panel::new(times, false, what, top, bottom)];

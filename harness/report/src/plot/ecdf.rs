@@ -1,4 +1,4 @@
-//! The distribution of leaderless times as steps, and its tail on a logarithmic axis.
+//! The distribution of a time as steps, and its tail on a logarithmic axis.
 
 use plotters::style::WHITE;
 
@@ -18,13 +18,14 @@ const UPPER: i32 = 520;
 const LOWER: i32 = 360;
 const BETWEEN: i32 = 76;
 
-pub(super) fn draw(subject: &Subject<'_>, title: &str) -> Result<Drawing, PlotError> {
+pub(super) fn draw(
+    subject: &Subject<'_>,
+    title: &str,
+    figure: Figure,
+) -> Result<Drawing, PlotError> {
     let colors = palette::colors(subject.plan);
-    let mut curves: Vec<Curve> = subject
-        .groups
-        .iter()
-        .map(|group| Curve::of(group, Figure::Leaderless, colors[group.index]))
-        .collect();
+    let mut curves: Vec<Curve> =
+        subject.groups.iter().map(|group| Curve::of(group, figure, colors[group.index])).collect();
     let all_shared = palette::shared(&colors);
     let shared: Vec<bool> = subject.groups.iter().map(|group| all_shared[group.index]).collect();
     for curve in &mut curves {
@@ -32,7 +33,7 @@ pub(super) fn draw(subject: &Subject<'_>, title: &str) -> Result<Drawing, PlotEr
             curve.name = format!("{} · median {} ms", curve.name, ms(median));
         }
     }
-    let values = subject.leaderless_ms();
+    let values = subject.observed_ms(figure);
     let log = needs_log(&values);
     let x = Axis::over(&values, log, !log, LEFT, RIGHT);
     let entries: Vec<Entry> = curves
@@ -113,10 +114,15 @@ pub(super) fn draw(subject: &Subject<'_>, title: &str) -> Result<Drawing, PlotEr
             canvas.text(pen, place.0 + 34, place.1, &curve.name)?;
         }
         let scale = if log { ", logarithmic" } else { "" };
-        let name = format!("time without a leader, fault to new majority (ms{scale})");
+        let name = format!("{} (ms{scale})", figure.axis());
         let pen = Pen::new(SMALL, INK).align(Align::Middle);
         canvas.text(pen, (LEFT + RIGHT) / 2, below + LOWER + 72, &name)?;
-        canvas.text_up(pen, 34, top + UPPER / 2, "have a leader")?;
+        canvas.text_up(
+            pen,
+            34,
+            top + UPPER / 2,
+            if figure == Figure::Outage { "are served" } else { "have a leader" },
+        )?;
         canvas.text_up(pen, 34, below + LOWER / 2, "still wait")
     })
 }

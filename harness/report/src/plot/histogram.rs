@@ -1,4 +1,4 @@
-//! How long the cluster was without a leader: one histogram per variant, all on one time axis.
+//! How long the cluster was without a leader, or a client without service: one histogram per variant, all on one time axis.
 
 use plotters::style::Color;
 use sraft_events::{CampaignKind, Verdict};
@@ -16,17 +16,21 @@ const RIGHT: i32 = WIDTH - 60;
 const TOP: i32 = 140;
 const HEAD: i32 = 52;
 
-pub(super) fn draw(subject: &Subject<'_>, title: &str) -> Result<Drawing, PlotError> {
+pub(super) fn draw(
+    subject: &Subject<'_>,
+    title: &str,
+    figure: Figure,
+) -> Result<Drawing, PlotError> {
     let panels = subject.groups.len() as i32;
     let body = if panels <= 2 { 300 } else { 190 };
     let pitch = HEAD + body + 24;
     let bottom = TOP + pitch * panels;
-    let values = subject.leaderless_ms();
+    let values = subject.observed_ms(figure);
     let log = needs_log(&values);
     let x = Axis::over(&values, log, false, LEFT, RIGHT);
     let edges = edges(&values, &x);
     let counts: Vec<Vec<usize>> =
-        subject.groups.iter().map(|group| count(&observed_ms(group), &edges)).collect();
+        subject.groups.iter().map(|group| count(&observed_ms(group, figure), &edges)).collect();
     let most = counts.iter().flatten().copied().max().unwrap_or(0);
     let colors = palette::colors(subject.plan);
     let explanation = if log {
@@ -67,7 +71,7 @@ pub(super) fn draw(subject: &Subject<'_>, title: &str) -> Result<Drawing, PlotEr
             if counts.iter().all(|count| *count == 0) {
                 canvas.empty((LEFT + RIGHT) / 2, (top + base) / 2 + 10)?;
             }
-            if let Some((median, true)) = group.quantile_ms(Figure::Leaderless, 0.5) {
+            if let Some((median, true)) = group.quantile_ms(figure, 0.5) {
                 let at = x.at(median);
                 canvas.line(&[(at, top), (at, base)], INK, 3)?;
                 let text = format!("median {} ms", ms(median));
@@ -90,7 +94,7 @@ pub(super) fn draw(subject: &Subject<'_>, title: &str) -> Result<Drawing, PlotEr
         }
         let pen = Pen::new(SMALL, INK).align(Align::Middle);
         let scale = if log { ", logarithmic" } else { "" };
-        let name = format!("time without a leader, fault to new majority (ms{scale})");
+        let name = format!("{} (ms{scale})", figure.axis());
         canvas.text(pen, (LEFT + RIGHT) / 2, bottom + 62, &name)?;
         let middle = (TOP + bottom) / 2;
         canvas.text_up(Pen::new(SMALL, INK).align(Align::Middle), 36, middle, "trials")

@@ -1,6 +1,7 @@
 //! Rows -> figures. Every figure is drawn once, as SVG, and rendered to PNG from that SVG.
 
 mod announced;
+mod around;
 mod axis;
 mod by_cell;
 mod canvas;
@@ -14,6 +15,7 @@ mod over_time;
 mod palette;
 mod phases;
 
+pub use around::Probed;
 pub use canvas::Drawing;
 
 use crate::{
@@ -48,11 +50,12 @@ pub struct Plot {
 /// because nobody reads that many files.
 pub(crate) const CELLS_ON_THEIR_OWN: usize = 6;
 
-/// All figures of a run. Those that show distributions exist once per cell, up to six cells.
+/// All figures of a run. Those that show distributions exist once per cell, up to six cells; those
+/// of what a client felt, only if a probe was at work.
 ///
 /// # Errors
 /// [`PlotError`].
-pub fn all(plan: &Plan, rows: &[TrialRow]) -> Result<Vec<Plot>, PlotError> {
+pub fn all(plan: &Plan, rows: &[TrialRow], probed: Probed<'_>) -> Result<Vec<Plot>, PlotError> {
     let groups = Group::all(plan, rows);
     let mut plots = Vec::new();
     let across = Subject { plan, cell: "", groups: &groups };
@@ -73,8 +76,23 @@ pub fn all(plan: &Plan, rows: &[TrialRow]) -> Result<Vec<Plot>, PlotError> {
                 subject.plot("announced_panels", |s, title| announced::draw(s, title, wish))?,
             );
         }
-        plots.push(subject.plot("leaderless_histogram", histogram::draw)?);
-        plots.push(subject.plot("leaderless_ecdf", ecdf::draw)?);
+        if of_cell.iter().any(Group::probed) {
+            plots.push(subject.plot("around_fault", |s, title| around::draw(s, title, probed))?);
+            plots.push(
+                subject.plot("outage_histogram", |s, title| {
+                    histogram::draw(s, title, Figure::Outage)
+                })?,
+            );
+            plots.push(
+                subject.plot("outage_ecdf", |s, title| ecdf::draw(s, title, Figure::Outage))?,
+            );
+        }
+        plots.push(subject.plot("leaderless_histogram", |s, title| {
+            histogram::draw(s, title, Figure::Leaderless)
+        })?);
+        plots.push(
+            subject.plot("leaderless_ecdf", |s, title| ecdf::draw(s, title, Figure::Leaderless))?,
+        );
         plots.push(subject.plot("phases", phases::draw)?);
         plots.push(subject.plot("trials_over_time", over_time::draw)?);
     }
@@ -96,17 +114,18 @@ impl Subject<'_> {
         stem: &str,
         draw: impl Fn(&Subject<'_>, &str) -> Result<Drawing, PlotError>,
     ) -> Result<Plot, PlotError> {
-        let announced = Figure::headline(self.plan) == Figure::Announced;
-        let title = self.title(match stem {
-            "announced_panels" => "Time until all know the new leader",
-            "leaderless_histogram" => "Time without a leader",
-            "leaderless_ecdf" => "Share of trials that have a leader again",
-            "phases" => "Where the time without service goes",
-            "trials_over_time" => "Every trial, in the order of running",
-            "ecdf_by_cell" if announced => "Time until all know the new leader, cell by cell",
-            "ecdf_by_cell" => "Time without a leader, cell by cell",
-            _ if announced => "Median time until all know the new leader, by cell",
-            _ => "Median time without a leader, by cell",
+        let headline = Figure::headline(self.plan).title();
+        let title = self.title(&match stem {
+            "announced_panels" => Figure::Announced.title().to_owned(),
+            "around_fault" => "What a client sees around the fault".to_owned(),
+            "outage_histogram" => Figure::Outage.title().to_owned(),
+            "outage_ecdf" => "Share of trials that serve clients again".to_owned(),
+            "leaderless_histogram" => Figure::Leaderless.title().to_owned(),
+            "leaderless_ecdf" => "Share of trials that have a leader again".to_owned(),
+            "phases" => "Where the time without service goes".to_owned(),
+            "trials_over_time" => "Every trial, in the order of running".to_owned(),
+            "ecdf_by_cell" => format!("{headline}, cell by cell"),
+            _ => format!("Median {}, by cell", lower(headline)),
         });
         let name = match self.cell {
             "" => stem.to_owned(),
@@ -125,15 +144,21 @@ impl Subject<'_> {
         parts.join(" · ")
     }
 
-    /// Every observed leaderless time of the subject, milliseconds.
-    fn leaderless_ms(&self) -> Vec<f64> {
-        self.groups.iter().flat_map(observed_ms).collect()
+    /// Every observed value of a figure of the subject, milliseconds.
+    fn observed_ms(&self, figure: Figure) -> Vec<f64> {
+        self.groups.iter().flat_map(|group| observed_ms(group, figure)).collect()
     }
 }
 
-/// The leaderless times that were observed in trials that count, milliseconds.
-fn observed_ms(group: &Group<'_>) -> Vec<f64> {
-    let sample = group.sample(Figure::Leaderless);
+/// With a small letter at the beginning.
+fn lower(text: &str) -> String {
+    let mut letters = text.chars();
+    letters.next().map(|first| first.to_lowercase().chain(letters).collect()).unwrap_or_default()
+}
+
+/// The values of a figure that were observed in trials that count, milliseconds.
+fn observed_ms(group: &Group<'_>, figure: Figure) -> Vec<f64> {
+    let sample = group.sample(figure);
     sample.iter().filter(|o| o.observed).map(|o| o.value / 1000.0).collect()
 }
 

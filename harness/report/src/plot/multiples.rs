@@ -121,6 +121,7 @@ pub(super) fn draw(subject: &Subject<'_>, title: &str) -> Result<Drawing, PlotEr
         let scale = if log { ", logarithmic" } else { "" };
         let what = match figure {
             Figure::Announced => "time until all know the new leader",
+            Figure::Outage => "outage",
             _ => "time without a leader",
         };
         let text = format!("{what} (ms{scale}), by {}", cells.key);

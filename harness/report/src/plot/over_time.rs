@@ -34,15 +34,13 @@ struct Bin {
 }
 
 /// Bins of `size` consecutive trials of a variant, those without a time left out.
-fn bins(trials: &[(&TrialRow, usize)], size: usize) -> Vec<Bin> {
+fn bins(trials: &[(&TrialRow, usize)], size: usize, figure: Figure) -> Vec<Bin> {
     let variants = trials.iter().map(|(_, variant)| variant + 1).max().unwrap_or(0);
     let mut bins = Vec::new();
     for variant in 0..variants {
         let own = trials.iter().enumerate().filter(|(_, trial)| trial.1 == variant);
         let timed: Vec<(f64, f64)> = own
-            .filter_map(|(order, trial)| {
-                Some((order as f64 + 1.0, Figure::Leaderless.of(trial.0)? / 1000.0))
-            })
+            .filter_map(|(order, trial)| Some((order as f64 + 1.0, figure.of(trial.0)? / 1000.0)))
             .collect();
         for part in timed.chunks(size) {
             let mut values: Vec<f64> = part.iter().map(|(_, value)| *value).collect();
@@ -59,6 +57,7 @@ fn bins(trials: &[(&TrialRow, usize)], size: usize) -> Vec<Bin> {
 }
 
 pub(super) fn draw(subject: &Subject<'_>, title: &str) -> Result<Drawing, PlotError> {
+    let figure = Figure::compared(subject.plan);
     let colors = palette::colors(subject.plan);
     // Trials of one cell run in the order of their blocks; within a variant they are in order.
     let mut trials: Vec<(&TrialRow, usize)> = subject
@@ -67,11 +66,8 @@ pub(super) fn draw(subject: &Subject<'_>, title: &str) -> Result<Drawing, PlotEr
         .flat_map(|group| group.rows.iter().map(|row| (*row, group.index)))
         .collect();
     trials.sort_by(|(a, _), (b, _)| (&a.started_at, a.trial).cmp(&(&b.started_at, b.trial)));
-    let values: Vec<f64> = trials
-        .iter()
-        .filter_map(|(row, _)| Figure::Leaderless.of(row))
-        .map(|v| v / 1000.0)
-        .collect();
+    let values: Vec<f64> =
+        trials.iter().filter_map(|(row, _)| figure.of(row)).map(|v| v / 1000.0).collect();
     let log = needs_log(&values);
 
     let mut entries: Vec<Entry> = subject
@@ -146,7 +142,7 @@ pub(super) fn draw(subject: &Subject<'_>, title: &str) -> Result<Drawing, PlotEr
             canvas.text(grey.align(Align::Middle), x.at(tick), bottom + 30, &label(tick))?;
         }
         canvas.line(&[(LEFT, bottom), (RIGHT, bottom)], INK, 2)?;
-        for bin in bins(&trials, size).iter().filter(|_| many) {
+        for bin in bins(&trials, size, figure).iter().filter(|_| many) {
             let ([low, middle, high], color) = (bin.spread.map(|ms| y.at(ms)), colors[bin.variant]);
             let at = x.at(bin.place);
             canvas.line(&[(at, low), (at, high)], color.mix(0.35), 2)?;
@@ -157,7 +153,7 @@ pub(super) fn draw(subject: &Subject<'_>, title: &str) -> Result<Drawing, PlotEr
         let mut signs = BTreeSet::new();
         for (order, (row, variant)) in trials.iter().enumerate() {
             let at = x.at(order as f64 + 1.0);
-            let value = Figure::Leaderless.of(row).map(|value| y.at(value / 1000.0));
+            let value = figure.of(row).map(|value| y.at(value / 1000.0));
             if let Some(value) = value.filter(|_| !many) {
                 canvas.marker((at, value), *variant, dot, colors[*variant])?;
             }
@@ -176,7 +172,8 @@ pub(super) fn draw(subject: &Subject<'_>, title: &str) -> Result<Drawing, PlotEr
         let pen = Pen::new(SMALL, INK).align(Align::Middle);
         canvas.text(pen, (LEFT + RIGHT) / 2, bottom + 76, "trial, in the order of running")?;
         let scale = if log { ", logarithmic" } else { "" };
-        canvas.text_up(pen, 34, (top + bottom) / 2, &format!("time without a leader (ms{scale})"))
+        let what = if figure == Figure::Outage { "outage" } else { "time without a leader" };
+        canvas.text_up(pen, 34, (top + bottom) / 2, &format!("{what} (ms{scale})"))
     })
 }
 

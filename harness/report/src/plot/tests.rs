@@ -3,8 +3,10 @@ use crate::synthetic::{Synthetic, fast, raft, rough, s_raft};
 
 fn plots(synthetic: &Synthetic) -> Vec<Plot> {
     let plan = synthetic.plan();
-    let rows = crate::measure::rows(&plan, synthetic.script().records());
-    let plots = all(&plan, &rows).unwrap();
+    let (script, ops) = (synthetic.script(), synthetic.read_ops());
+    let rows = crate::measure::rows(&plan, script.records(), &ops);
+    let faults = crate::measure::faults(script.records());
+    let plots = all(&plan, &rows, Probed { ops: &ops, faults: &faults }).unwrap();
     if let Some(dir) = std::env::var_os("SRAFT_SYNTHETIC") {
         let dir = std::path::Path::new(&dir).join("figures");
         std::fs::create_dir_all(&dir).unwrap();
@@ -38,6 +40,7 @@ fn synthetic(name: &'static str) -> Synthetic {
         stop_after: usize::MAX,
         wish: None,
         messages: false,
+        probe: 0,
     }
 }
 
@@ -71,6 +74,31 @@ fn detectors() {
         ("s-raft-connection", fast),
     ];
     plots(&Synthetic { variants, ..synthetic("detectors") });
+}
+
+const FELT: [&str; 3] = ["around_fault", "outage_histogram", "outage_ecdf"];
+
+#[test]
+fn what_a_client_felt_has_figures_of_its_own() {
+    let run = Synthetic { probe: 200, ..synthetic("probed") };
+    assert_eq!(names(&plots(&run)), [&FELT[..], &USUAL].concat());
+    let variants = vec![
+        ("raft-silence", raft as crate::synthetic::Model),
+        ("raft-connection", rough),
+        ("s-raft-silence", s_raft),
+        ("s-raft-connection", fast),
+    ];
+    let wish = crate::results::Wish {
+        figure: Some(crate::results::WishedFigure::Outage),
+        ..Default::default()
+    };
+    let run = Synthetic { variants, wish: Some(wish), probe: 500, count: 40, ..synthetic("felt") };
+    for plot in plots(&run) {
+        let bytes = plot.drawing.svg.len();
+        assert!(bytes < 1_000_000, "{} takes {bytes} bytes", plot.name);
+    }
+    let run = Synthetic { cells: vec!["a=1", "a=2"], probe: 50, count: 4, ..synthetic("felt-by") };
+    assert_eq!(plots(&run).len(), 2 * 7 + 2);
 }
 
 #[test]

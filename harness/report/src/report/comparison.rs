@@ -35,7 +35,7 @@ pub enum Finding {
     TooFew,
 }
 
-/// A comparison of `leaderless` between two variants of a cell.
+/// A comparison between two variants of a cell, by [`Figure::compared`].
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Comparison {
     /// The cell.
@@ -77,13 +77,14 @@ pub struct Comparison {
 /// Compares the variants of every cell.
 pub(super) fn all(plan: &Plan, groups: &[Group<'_>], digests: &[GroupDigest]) -> Vec<Comparison> {
     let pairs = pairs(plan, groups);
+    let figure = Figure::compared(plan);
     let mut compared: Vec<Comparison> = pairs
         .iter()
         .enumerate()
         .map(|(nth, (a, b))| {
             let aa = alike(plan, &groups[*a], &groups[*b]);
             let seed = plan.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(nth as u64);
-            compare(&groups[*a], &groups[*b], aa, seed)
+            compare((&groups[*a], &groups[*b]), figure, aa, seed)
         })
         .collect();
     let p: Vec<Option<f64>> = compared.iter().map(|comparison| comparison.p).collect();
@@ -93,11 +94,11 @@ pub(super) fn all(plan: &Plan, groups: &[Group<'_>], digests: &[GroupDigest]) ->
     let failed = compared.iter().any(|c| c.aa && c.differs(c.p, AA_FAILED));
     for (comparison, (a, b)) in compared.iter_mut().zip(&pairs) {
         comparison.conclude(failed);
-        let leaderless = |at: usize| digests[at].figure(Figure::Leaderless);
+        let of = |at: usize| digests[at].figure(figure);
         // The comparison may have turned the pair round.
         let turned = comparison.first != groups[*a].variant;
         let (first, second) = if turned { (*b, *a) } else { (*a, *b) };
-        comparison.sentence = comparison.say(leaderless(first), leaderless(second));
+        comparison.sentence = comparison.say(of(first), of(second));
     }
     compared
 }
@@ -129,8 +130,8 @@ fn alike(plan: &Plan, a: &Group<'_>, b: &Group<'_>) -> bool {
     }
 }
 
-fn blocks(group: &Group<'_>) -> Vec<Vec<f64>> {
-    let sample = group.sample(Figure::Leaderless);
+fn blocks(group: &Group<'_>, figure: Figure) -> Vec<Vec<f64>> {
+    let sample = group.sample(figure);
     sample
         .chunk_by(|a, b| a.block == b.block)
         .map(|block| block.iter().map(|o| o.value / 1000.0).collect())
@@ -143,8 +144,8 @@ fn least(aa: bool) -> usize {
     if aa { 5 } else { 2 }
 }
 
-fn compare(a: &Group<'_>, b: &Group<'_>, aa: bool, seed: u64) -> Comparison {
-    let (x, y) = (blocks(a), blocks(b));
+fn compare((a, b): (&Group<'_>, &Group<'_>), figure: Figure, aa: bool, seed: u64) -> Comparison {
+    let (x, y) = (blocks(a, figure), blocks(b, figure));
     let (first, second) = (x.concat(), y.concat());
     let enough = first.len().min(second.len());
     let contrast = (enough > 0).then(|| stats::contrast(&x, &y, 0.5, seed)).flatten();
@@ -214,7 +215,8 @@ impl Comparison {
     fn say(&self, first: &Digest, second: &Digest) -> String {
         let place = if self.cell.is_empty() { String::new() } else { format!("{}: ", self.cell) };
         let (a, b) = (&self.first, &self.second);
-        let medians = format!("median leaderless {} against {}", shown(first, 0), shown(second, 0));
+        let medians =
+            format!("median {} {} against {}", first.figure, shown(first, 0), shown(second, 0));
         let difference = match (self.difference_ms, self.difference_ci_ms) {
             (Some(difference), Some([low, high])) => format!(
                 ", difference {} ms [{}, {}]",

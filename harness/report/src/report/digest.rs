@@ -44,6 +44,21 @@ pub struct Digest {
     pub max_ms: Option<(f64, bool)>,
 }
 
+/// Writes of the probe by what became of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Writes {
+    /// Acknowledged.
+    pub acked: u64,
+    /// Certainly not carried out.
+    pub failed: u64,
+    /// Of unknown outcome.
+    pub unknown: u64,
+    /// Acknowledged and not there afterwards, over all trials whatever their verdict.
+    pub lost: u64,
+    /// Trials in which nobody could tell what is there afterwards.
+    pub unaudited: u64,
+}
+
 /// A variant in a cell: its trials, counted, and its figures.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct GroupDigest {
@@ -83,6 +98,8 @@ pub struct GroupDigest {
     pub spurious_failovers: u64,
     /// Most leaders in any term, over all trials.
     pub max_leaders_per_term: u32,
+    /// What the probe's writes came to, over the trials that count; empty without a probe.
+    pub writes: Option<Writes>,
     /// The figures, in the order of [`Figure::ALL`].
     pub figures: Vec<Digest>,
 }
@@ -122,6 +139,7 @@ impl GroupDigest {
                 .map(|row| row.max_leaders_per_term)
                 .max()
                 .unwrap_or(0),
+            writes: group.probed().then(|| writes(group)),
             figures: Figure::ALL.iter().map(|figure| digest(group, *figure)).collect(),
         }
     }
@@ -150,6 +168,20 @@ impl GroupDigest {
         }
         if parts.is_empty() { "–".into() } else { parts.join(", ") }
     }
+}
+
+fn writes(group: &Group<'_>) -> Writes {
+    let mut writes = Writes::default();
+    for row in group.rows.iter().filter(|row| row.acked_writes.is_some()) {
+        if row.counts() {
+            writes.acked += row.acked_writes.unwrap_or(0);
+            writes.failed += row.failed_writes.unwrap_or(0);
+            writes.unknown += row.unknown_writes.unwrap_or(0);
+        }
+        writes.lost += row.lost_writes.unwrap_or(0);
+        writes.unaudited += u64::from(row.lost_writes.is_none());
+    }
+    writes
 }
 
 fn planned(plan: &Plan, group: &Group<'_>) -> usize {

@@ -15,6 +15,7 @@ use super::ReportError;
 use crate::{
     groups::{Figure, Group},
     plot::slug,
+    results::{OpKind, Ops},
 };
 
 const NS_PER_MS: f64 = 1e6;
@@ -34,18 +35,52 @@ pub(super) fn exports(
             let ns = (observation.value * 1000.0).round() as u64;
             histogram.record(ns).map_err(|error| ReportError::Histogram(error.to_string()))?;
         }
-        if histogram.is_empty() {
-            continue;
-        }
-        let parts = [figure.name(), group.variant, group.cell].map(slug);
-        let stem =
-            parts.iter().filter(|part| !part.is_empty()).cloned().collect::<Vec<_>>().join(".");
         let censored = sample.iter().filter(|o| !o.observed).count();
-        let title = format!("{} of {}{}", figure.name(), group.variant, in_cell(group.cell));
-        files.push((format!("{stem}.hgrm"), hgrm(&histogram, &title, censored).into_bytes()));
-        files.push((format!("{stem}.hlog"), hlog(&histogram, &title, group, censored)?));
+        let left_out = format!("{censored} timed-out trials are not in here");
+        files.extend(pair(&histogram, figure.name(), group, &left_out)?);
     }
     Ok(files)
+}
+
+/// The same for the latencies of the probe's acknowledged writes in the trials that count, each from
+/// the start that the schedule meant, so that no stall hides the writes that it held up.
+pub(super) fn latencies(
+    group: &Group<'_>,
+    ops: &Ops,
+) -> Result<Vec<(String, Vec<u8>)>, ReportError> {
+    let mut histogram =
+        Histogram::<u64>::new(3).map_err(|error| ReportError::Histogram(error.to_string()))?;
+    let mut unanswered = 0;
+    let counted = group.rows.iter().filter(|row| row.counts());
+    for op in counted.flat_map(|row| ops.of(row.trial)).filter(|op| op.kind == OpKind::Put) {
+        match op.end_ns.filter(|_| op.acknowledged_write()) {
+            Some(end) => histogram
+                .record(end.saturating_sub(op.intended_ns))
+                .map_err(|error| ReportError::Histogram(error.to_string()))?,
+            None => unanswered += 1,
+        }
+    }
+    let left_out = format!("{unanswered} writes that were not acknowledged are not in here");
+    pair(&histogram, "latency", group, &left_out)
+}
+
+/// Both files of a histogram, unless it is empty.
+fn pair(
+    histogram: &Histogram<u64>,
+    what: &str,
+    group: &Group<'_>,
+    left_out: &str,
+) -> Result<Vec<(String, Vec<u8>)>, ReportError> {
+    if histogram.is_empty() {
+        return Ok(Vec::new());
+    }
+    let parts = [what, group.variant, group.cell].map(slug);
+    let stem = parts.iter().filter(|part| !part.is_empty()).cloned().collect::<Vec<_>>().join(".");
+    let title = format!("{what} of {}{}", group.variant, in_cell(group.cell));
+    Ok(vec![
+        (format!("{stem}.hgrm"), hgrm(histogram, &title, left_out).into_bytes()),
+        (format!("{stem}.hlog"), hlog(histogram, &title, group, left_out)?),
+    ])
 }
 
 fn in_cell(cell: &str) -> String {
@@ -53,7 +88,7 @@ fn in_cell(cell: &str) -> String {
 }
 
 /// The percentile table that HdrHistogram's plotters read, in milliseconds.
-fn hgrm(histogram: &Histogram<u64>, title: &str, censored: usize) -> String {
+fn hgrm(histogram: &Histogram<u64>, title: &str, left_out: &str) -> String {
     let mut text = String::from("       Value     Percentile TotalCount 1/(1-Percentile)\n\n");
     let mut level = 0.0_f64;
     loop {
@@ -79,7 +114,7 @@ fn hgrm(histogram: &Histogram<u64>, title: &str, censored: usize) -> String {
         text,
         "#[Mean    = {:12.6}, StdDeviation   = {:12.6}]\n\
          #[Max     = {:12.6}, Total count    = {:12}]\n\
-         # {title}, milliseconds; {censored} timed-out trials are not in here\n",
+         # {title}, milliseconds; {left_out}\n",
         histogram.mean() / NS_PER_MS,
         histogram.stdev() / NS_PER_MS,
         histogram.max() as f64 / NS_PER_MS,
@@ -93,7 +128,7 @@ fn hlog(
     histogram: &Histogram<u64>,
     title: &str,
     group: &Group<'_>,
-    censored: usize,
+    left_out: &str,
 ) -> Result<Vec<u8>, ReportError> {
     let failed = |error: &dyn std::fmt::Display| ReportError::Histogram(error.to_string());
     let began = |row: &&crate::measure::TrialRow| humantime::parse_rfc3339(&row.started_at).ok();
@@ -105,7 +140,7 @@ fn hlog(
     let mut builder = IntervalLogWriterBuilder::new();
     builder
         .add_comment(&format!("{title}, nanoseconds; the column Interval_Max is in milliseconds"))
-        .add_comment(&format!("{censored} timed-out trials are not in here"))
+        .add_comment(left_out)
         .with_start_time(start)
         .with_base_time(start)
         .with_max_value_divisor(NS_PER_MS);
@@ -138,9 +173,10 @@ mod tests {
             stop_after: usize::MAX,
             wish: None,
             messages: false,
+            probe: 0,
         };
         let (plan, script) = (run.plan(), run.script());
-        let rows = crate::measure::rows(&plan, script.records());
+        let rows = crate::measure::rows(&plan, script.records(), &Ops::default());
         let groups = Group::all(&plan, &rows);
         let files = exports(&groups[1], &Figure::ALL).unwrap();
         let (_, bytes) = files.iter().find(|file| file.0 == "leaderless.s-raft.hlog").unwrap();
@@ -183,7 +219,7 @@ mod tests {
         for ms in 1..=100 {
             histogram.record(ms * 1_000_000).unwrap();
         }
-        let text = hgrm(&histogram, "leaderless of s-raft", 0);
+        let text = hgrm(&histogram, "leaderless of s-raft", "all is in here");
         let rows: Vec<Vec<f64>> = text
             .lines()
             .skip(2)

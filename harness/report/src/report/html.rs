@@ -74,10 +74,11 @@ pub(super) fn page(
         }
         let _ = writeln!(
             html,
-            "<figure>\n{}<figcaption>{} From <code>trials.csv</code>. Files: \
+            "<figure>\n{}<figcaption>{} From <code>{}</code>. Files: \
              <code>{name}.svg</code>, <code>{name}.png</code></figcaption>\n</figure>",
             plot.drawing.svg,
             escape(caption(&plot.name)),
+            if plot.name.starts_with("around_fault") { "ops.csv" } else { "trials.csv" },
             name = escape(&plot.name)
         );
     }
@@ -106,6 +107,15 @@ pub(super) fn page(
 
 fn caption(name: &str) -> &'static str {
     match name.split('.').next().unwrap_or_default() {
+        "around_fault" => {
+            "The probe's acknowledged writes, by their ends, and the time from the start that the \
+             schedule meant to the answer; writes that were never acknowledged have no time."
+        }
+        "outage_histogram" => "Column outage_us of the trials that count, one panel per variant.",
+        "outage_ecdf" => {
+            "Column outage_us: the product-limit estimate, which is the empirical distribution \
+             where no trial timed out. A curve that ends level goes on to trials that timed out."
+        }
         "leaderless_histogram" => {
             "Column leaderless_us of the trials that count, one panel per variant."
         }
@@ -115,7 +125,8 @@ fn caption(name: &str) -> &'static str {
         }
         "phases" => "Columns detect_us, promote_us and commit_us.",
         "trials_over_time" => {
-            "Columns leaderless_us, verdict and block, in the order of started_at."
+            "Columns leaderless_us (outage_us if the run is about it), verdict and block, in the \
+             order of started_at."
         }
         "announced_panels" => {
             "Column announced_us of the trials that count; the published lines are percentiles that \
@@ -157,17 +168,18 @@ fn flagged(html: &mut String, rows: &[TrialRow]) {
               reason; censored trials count as at least the time-out, inconsistent and invalid \
               ones are out of the statistics</p>\n<div class=\"scroll\"><table>\n<tr><th>trial</th>\
               <th class=\"text\">variant</th><th class=\"text\">verdict</th>\
-              <th>leaderless (µs)</th><th class=\"text\">reason</th></tr>\n";
+              <th>leaderless (µs)</th><th>outage (µs)</th><th class=\"text\">reason</th></tr>\n";
     for row in odd().take(FLAGGED) {
         let variant = [row.cell.as_str(), row.variant.as_str()].join(" ");
         let _ = writeln!(
             html,
             "<tr><td>{}</td><td class=\"text\">{}</td><td class=\"text\">{}</td><td>{}</td>\
-             <td class=\"text\">{}</td></tr>",
+             <td>{}</td><td class=\"text\">{}</td></tr>",
             row.trial,
             escape(variant.trim()),
             row.verdict,
-            row.leaderless_us.map(|us| us.to_string()).unwrap_or_default(),
+            us(row.leaderless_us),
+            us(row.outage_us),
             escape(&row.reason)
         );
     }
@@ -176,6 +188,10 @@ fn flagged(html: &mut String, rows: &[TrialRow]) {
     if more > 0 {
         let _ = writeln!(html, "<p class=\"source\">and {more} more in trials.csv</p>");
     }
+}
+
+fn us(value: Option<f64>) -> String {
+    value.map(|us| us.to_string()).unwrap_or_default()
 }
 
 fn is_ok(row: &TrialRow) -> bool {

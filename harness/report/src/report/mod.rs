@@ -10,10 +10,10 @@ mod takeover;
 
 pub use agreement::{Agreement, Quantile};
 pub use comparison::{Comparison, Finding};
-pub use digest::{Digest, Estimate, GroupDigest};
+pub use digest::{Digest, Estimate, GroupDigest, Writes};
 pub use takeover::Takeover;
 
-use std::{fmt, io::ErrorKind, path::PathBuf};
+use std::{collections::BTreeMap, fmt, io::ErrorKind, path::PathBuf};
 
 use serde::Serialize;
 
@@ -21,7 +21,7 @@ use crate::{
     groups::{Figure, Group},
     measure,
     plot::{self, PlotError},
-    results::{Events, Manifest, Plan, ResultsError, RunDir},
+    results::{Events, Manifest, Ops, Plan, ResultsError, RunDir},
 };
 
 /// Why a run could not be reported.
@@ -49,6 +49,8 @@ pub struct Summary {
     pub question: String,
     /// The time that the run is about.
     pub headline: Figure,
+    /// The time by which variants are compared.
+    pub compared: Figure,
     /// Every variant in every cell.
     pub groups: Vec<GroupDigest>,
     /// Variants against one another.
@@ -64,6 +66,24 @@ pub struct Summary {
 }
 
 impl Summary {
+    /// Whether a probe was at work.
+    pub fn probed(&self) -> bool {
+        self.groups.iter().any(|group| group.writes.is_some())
+    }
+
+    /// The other one of what a client felt and what the logs say of the leaders.
+    fn beside(&self) -> Option<Figure> {
+        let other =
+            if self.headline == Figure::Outage { Figure::Leaderless } else { Figure::Outage };
+        self.probed().then_some(other)
+    }
+
+    /// The figures that this run can have.
+    fn figures(&self) -> impl Iterator<Item = Figure> {
+        let probed = self.probed();
+        Figure::ALL.into_iter().filter(move |figure| probed || *figure != Figure::Outage)
+    }
+
     /// One sentence per comparison.
     pub fn verdicts(&self) -> impl Iterator<Item = &str> {
         let none =
@@ -74,7 +94,10 @@ impl Summary {
 
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{}", tables::terminal(self))?;
+        writeln!(f, "{}", tables::terminal(self, self.headline))?;
+        if let Some(beside) = self.beside() {
+            writeln!(f, "{}", tables::terminal(self, beside))?;
+        }
         if !self.published.is_empty() {
             writeln!(f, "{}", agreement::terminal(&self.published))?;
         }
@@ -109,8 +132,8 @@ fn wrapped(sentence: &str) -> String {
     text
 }
 
-/// Rebuilds everything that is derived from `plan.json`, `manifest.json` and `events.jsonl`: the
-/// same records give the same files to the byte.
+/// Rebuilds everything that is derived from `plan.json`, `manifest.json`, `events.jsonl` and
+/// `ops.csv`: the same records give the same files to the byte.
 ///
 /// # Errors
 /// [`ReportError`] if a file cannot be read or written.
@@ -118,7 +141,8 @@ pub fn build(run: &RunDir) -> Result<Summary, ReportError> {
     let plan = run.read_plan()?;
     let manifest = manifest(run)?;
     let events = run.read_events()?;
-    let rows = measure::rows(&plan, &events.records);
+    let ops = run.read_ops(&events.completed())?;
+    let rows = measure::rows(&plan, &events.records, &ops);
     let groups = Group::all(&plan, &rows);
     let digests: Vec<GroupDigest> =
         groups.iter().map(|group| GroupDigest::of(group, &plan)).collect();
@@ -127,15 +151,20 @@ pub fn build(run: &RunDir) -> Result<Summary, ReportError> {
         experiment: run.experiment().into(),
         run: run.run().into(),
         question: plan.question.clone(),
-        notes: notes(&plan, &digests, &events),
+        notes: notes(&plan, &digests, &events, &ops),
         headline: Figure::headline(&plan),
+        compared: Figure::compared(&plan),
         groups: digests,
         comparisons,
         published: agreement::all(&plan, &groups),
         results: run.results().into(),
         plots: run.plots().into(),
     };
-    let plots = plot::all(&plan, &rows)?;
+    let faults = match ops.is_empty() {
+        true => BTreeMap::new(),
+        false => measure::faults(&events.records),
+    };
+    let plots = plot::all(&plan, &rows, plot::Probed { ops: &ops, faults: &faults })?;
 
     run.write_trials(&rows)?;
     run.write_result("summary.csv", &tables::csv(&summary))?;
@@ -145,7 +174,8 @@ pub fn build(run: &RunDir) -> Result<Summary, ReportError> {
     let exported: Vec<Figure> =
         Figure::ALL.into_iter().filter(|figure| all || *figure == summary.headline).collect();
     for group in &groups {
-        for (name, bytes) in hdr::exports(group, &exported)? {
+        let latencies = hdr::latencies(group, &ops)?;
+        for (name, bytes) in hdr::exports(group, &exported)?.into_iter().chain(latencies) {
             run.write_result(&name, &bytes)?;
         }
     }
@@ -167,7 +197,7 @@ fn manifest(run: &RunDir) -> Result<Option<Manifest>, ReportError> {
     }
 }
 
-fn notes(plan: &Plan, groups: &[GroupDigest], events: &Events) -> Vec<String> {
+fn notes(plan: &Plan, groups: &[GroupDigest], events: &Events, ops: &Ops) -> Vec<String> {
     let mut notes = Vec::new();
     let planned: usize = plan.blocks.iter().map(|block| block.trials.len()).sum();
     let ran: usize = groups.iter().map(|group| group.trials).sum();
@@ -182,6 +212,28 @@ fn notes(plan: &Plan, groups: &[GroupDigest], events: &Events) -> Vec<String> {
              is reported",
             torn.line, torn.bytes, torn.error
         ));
+    }
+    if let Some(torn) = &ops.torn {
+        notes.push(format!(
+            "ops.csv cannot be read from line {} on ({} bytes): {}",
+            torn.line, torn.bytes, torn.error
+        ));
+    }
+    for group in groups {
+        let Some(writes) = group.writes else { continue };
+        if writes.lost > 0 {
+            notes.push(format!(
+                "{} ACKNOWLEDGED WRITES WERE LOST in {}; see the column lost_writes of trials.csv",
+                writes.lost, group.variant
+            ));
+        }
+        if writes.unaudited > 0 {
+            notes.push(format!(
+                "in {} trials of {} the probe could not look for lost writes; their lost_writes \
+                 are empty",
+                writes.unaudited, group.variant
+            ));
+        }
     }
     for group in groups.iter().filter(|group| group.max_leaders_per_term > 1) {
         notes.push(format!(

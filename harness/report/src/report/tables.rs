@@ -45,37 +45,54 @@ fn max(digest: &Digest) -> String {
     }
 }
 
-/// The closing table.
-pub(super) fn terminal(summary: &Summary) -> String {
+/// The closing table of a time.
+pub(super) fn terminal(summary: &Summary, figure: Figure) -> String {
+    let felt = figure == Figure::Outage;
+    let last = match felt {
+        true => ["acked", "failed", "unknown", "lost"],
+        false => ["promote", "split", "flagged", "passed by"],
+    };
     let mut head = [
         "",
         "n",
-        "passed by",
+        last[3],
         "median [95 % CI]",
         "p90",
         "p95",
         "p99",
         "max",
-        "promote",
-        "split",
-        "flagged",
+        last[0],
+        last[1],
+        last[2],
     ]
     .map(str::to_owned);
     let cells = |group: &GroupDigest| -> [String; 11] {
-        let headline = group.figure(summary.headline);
-        let [median, p90, p95, p99] = &headline.quantiles;
+        let digest = group.figure(figure);
+        let [median, p90, p95, p99] = &digest.quantiles;
+        let [third, ninth, tenth, eleventh] = match (felt, group.writes) {
+            (true, Some(w)) => {
+                [w.lost, w.acked, w.failed, w.unknown].map(|count| count.to_string())
+            }
+            (true, None) => ["–"; 4].map(str::to_owned),
+            (false, _) => [
+                group.passed_by(),
+                estimate(&group.figure(Figure::Promote).quantiles[0]),
+                group.split_votes.to_string(),
+                group.flagged().to_string(),
+            ],
+        };
         [
             group.variant.clone(),
-            headline.n.to_string(),
-            group.passed_by(),
+            digest.n.to_string(),
+            third,
             with_interval(median),
             estimate(p90),
             estimate(p95),
             estimate(p99),
-            max(headline),
-            estimate(&group.figure(Figure::Promote).quantiles[0]),
-            group.split_votes.to_string(),
-            group.flagged().to_string(),
+            max(digest),
+            ninth,
+            tenth,
+            eleventh,
         ]
     };
     let mut rows: Vec<[String; 11]> = summary.groups.iter().map(cells).collect();
@@ -98,7 +115,7 @@ pub(super) fn terminal(summary: &Summary) -> String {
         // Names cut so short tell nothing: the intervals stay in the files.
         head[3] = "median".into();
         for (row, group) in rows.iter_mut().zip(&summary.groups) {
-            row[3] = estimate(&group.figure(summary.headline).quantiles[0]);
+            row[3] = estimate(&group.figure(figure).quantiles[0]);
         }
         (widths, gap, room) = measured(&head, &rows);
     }
@@ -112,8 +129,9 @@ pub(super) fn terminal(summary: &Summary) -> String {
         }
         line.trim_end().to_owned() + "\n"
     };
-    let mut text = match summary.headline {
+    let mut text = match figure {
         Figure::Leaderless => "time without a leader (leaderless), milliseconds\n".to_owned(),
+        Figure::Outage => "time without service for a client (outage), milliseconds\n".to_owned(),
         other => format!("{} ({}), milliseconds\n", other.meaning(), other.name()),
     };
     text += &line(&head);
@@ -125,8 +143,16 @@ pub(super) fn terminal(summary: &Summary) -> String {
         }
         text += &line(row);
     }
-    text += "P0 promotion of the Primary, P1 of the Secondary, E election, H handover;\n\
-             promote: median from standing to majority; –: too few trials to say\n";
+    text += match felt {
+        true => {
+            "acked, failed, unknown: the probe's writes by what became of them; lost: acknowledged\n\
+             and not there afterwards; –: too few trials to say\n"
+        }
+        false => {
+            "P0 promotion of the Primary, P1 of the Secondary, E election, H handover;\n\
+             promote: median from standing to majority; –: too few trials to say\n"
+        }
+    };
     text
 }
 
@@ -173,7 +199,7 @@ pub(super) fn csv(summary: &Summary) -> Vec<u8> {
         |ms: Option<f64>| ms.map(|ms| ((ms * 1e6).round() / 1e3).to_string()).unwrap_or_default();
     let mut rows = vec![head];
     for group in &summary.groups {
-        for digest in &group.figures {
+        for digest in summary.figures().map(|figure| group.figure(figure)) {
             let mut row = vec![group.cell.clone(), group.variant.clone(), digest.figure.into()];
             let counts = [
                 group.planned,
@@ -236,11 +262,20 @@ pub(super) fn tables(summary: &Summary) -> Vec<Table> {
             rows: agreement::rows(&summary.published),
         });
     }
-    tables.extend(Figure::ALL.iter().map(|figure| Table {
+    tables.extend(summary.figures().map(|figure| Table {
         title: format!("{} — {} (ms)", figure.name(), figure.meaning()),
         source: format!("trials.csv, column {}_us; verdicts ok and censored", figure.name()),
-        rows: figure_rows(summary, *figure),
+        rows: figure_rows(summary, figure),
     }));
+    if summary.probed() {
+        tables.push(Table {
+            title: "What became of the probe's writes".into(),
+            source: "trials.csv, columns acked_writes, failed_writes, unknown_writes; verdicts ok \
+                     and censored; lost_writes of all trials"
+                .into(),
+            rows: write_rows(summary),
+        });
+    }
     tables.push(Table {
         title: "How leadership passed".into(),
         source: "trials.csv, columns verdict, passed_by, rank, campaigns, split_votes, \
@@ -256,8 +291,11 @@ pub(super) fn tables(summary: &Summary) -> Vec<Table> {
         rows: takeover::rows(&summary.groups),
     });
     tables.push(Table {
-        title: "Comparisons of leaderless".into(),
-        source: "trials.csv, column leaderless_us; first less second; 95 % intervals".into(),
+        title: format!("Comparisons of {}", summary.compared.name()),
+        source: format!(
+            "trials.csv, column {}_us; first less second; 95 % intervals",
+            summary.compared.name()
+        ),
         rows: comparison_rows(summary),
     });
     if !matrix {
@@ -279,6 +317,30 @@ fn figure_rows(summary: &Summary, figure: Figure) -> Vec<Vec<String>> {
         row.extend([digest.n.to_string(), digest.censored.to_string()]);
         row.extend(digest.quantiles.iter().map(with_interval));
         row.push(max(digest));
+        rows.push(row);
+    }
+    rows
+}
+
+fn write_rows(summary: &Summary) -> Vec<Vec<String>> {
+    let head = [
+        "cell",
+        "variant",
+        "acknowledged",
+        "failed",
+        "of unknown outcome",
+        "lost",
+        "trials not audited",
+    ];
+    let mut rows = vec![head.map(str::to_owned).to_vec()];
+    for group in &summary.groups {
+        let mut row = vec![group.cell.clone(), group.variant.clone()];
+        match group.writes {
+            Some(w) => row.extend(
+                [w.acked, w.failed, w.unknown, w.lost, w.unaudited].map(|count| count.to_string()),
+            ),
+            None => row.extend(["–"; 5].map(str::to_owned)),
+        }
         rows.push(row);
     }
     rows

@@ -16,6 +16,7 @@ fn synthetic(name: &'static str) -> Synthetic {
         stop_after: usize::MAX,
         wish: None,
         messages: false,
+        probe: 0,
     }
 }
 
@@ -115,8 +116,8 @@ fn messages_are_reported_where_they_were_counted() {
     let (left, summary) = built(&run);
     assert!(summary.groups.iter().all(|group| group.messages.is_some()));
     let trials = fs::read_to_string(left.run.results().join("trials.csv")).unwrap();
-    assert!(trials.lines().next().unwrap().ends_with(",block,messages"));
-    assert!(trials.lines().skip(1).all(|line| !line.ends_with(',')));
+    assert!(trials.lines().next().unwrap().ends_with(",messages,step_down_us"));
+    assert!(trials.lines().skip(1).all(|line| !line.ends_with(",,")));
     let text = fs::read_to_string(left.run.results().join("summary.md")).unwrap();
     assert!(text.contains("| messages (median) |"));
 }
@@ -150,6 +151,83 @@ fn everything_is_rebuilt_to_the_byte() {
     assert!(before.0.contains_key("leaderless.s-raft.hgrm"));
     assert!(before.0.contains_key("leaderless.s-raft.hlog"));
     assert_eq!(before.1.len(), 8);
+}
+
+#[test]
+fn probed_run_is_reported_and_rebuilt_to_the_byte() {
+    let wish = crate::results::Wish {
+        figure: Some(crate::results::WishedFigure::Outage),
+        ..Default::default()
+    };
+    for (name, wish) in [("probed_leaderless", None), ("probed_outage", Some(wish))] {
+        let run = Synthetic { probe: 100, count: 20, wish, ..synthetic(name) };
+        let (left, summary) = built(&run);
+        insta::assert_snapshot!(name, without_paths(&summary));
+        let before = (files(left.run.results()), files(left.run.plots()));
+        assert!(before.0.contains_key("latency.s-raft.hgrm"), "{:?}", before.0.keys());
+        assert!(before.0.contains_key("outage.raft.hlog"));
+        assert_eq!(before.1.len(), 2 * 7);
+        let raw = ["plan.json", "events.jsonl", "ops.csv"];
+        for name in before.0.keys().filter(|name| !raw.contains(&name.as_str())) {
+            fs::remove_file(left.run.results().join(name)).unwrap();
+        }
+        build(&left.run).unwrap();
+        let after = (files(left.run.results()), files(left.run.plots()));
+        assert!(before == after, "a rebuilt file differs");
+        let text = String::from_utf8(after.0["summary.md"].clone()).unwrap();
+        assert!(text.contains("## What became of the probe's writes"), "{text}");
+    }
+}
+
+#[test]
+fn operations_of_a_torn_trial_are_set_aside() {
+    let run = Synthetic { probe: 50, count: 4, block: 2, ..synthetic("torn-ops") };
+    let (left, _) = built(&run);
+    let path = |name: &str| left.run.results().join(name);
+    let trials = fs::read(path("trials.csv")).unwrap();
+    let (events, ops) =
+        (fs::read(path("events.jsonl")).unwrap(), fs::read(path("ops.csv")).unwrap());
+    // The harness was killed while it wrote the last trial: its operations are there, its end not.
+    fs::write(path("events.jsonl"), &events[..events.len() - 40]).unwrap();
+    fs::write(path("ops.csv"), &ops[..ops.len() - 5]).unwrap();
+    let summary = build(&left.run).unwrap();
+    assert!(summary.notes.iter().any(|note| note.starts_with("ops.csv cannot be read from line")));
+    let lock = left.run.lock().unwrap();
+    let resumed = left.run.resume(&lock).unwrap();
+    assert!(resumed.set_aside > 0);
+    let (kept, torn) =
+        (fs::read(path("ops.csv")).unwrap(), fs::read(path("ops.torn.csv")).unwrap());
+    assert_eq!([kept, torn].concat(), &ops[..ops.len() - 5]);
+    assert_eq!(left.run.resume(&lock).unwrap().set_aside, 0);
+    // The last trial runs again, and everything is as if nothing had happened.
+    let last: Vec<String> = run.ops().into_iter().filter(|line| line.starts_with("8,")).collect();
+    let text = String::from_utf8(events).unwrap();
+    let begun = text.rfind("\"event\":\"trial_started\"").unwrap();
+    let begun = text[..begun].rfind('\n').unwrap() + 1;
+    let lines: Vec<String> = text[begun..].lines().map(str::to_owned).collect();
+    left.run.append_trial(&lines, &last, None).unwrap();
+    build(&left.run).unwrap();
+    assert!(
+        fs::read(path("ops.csv")).unwrap() == ops
+            && fs::read(path("trials.csv")).unwrap() == trials
+    );
+}
+
+#[test]
+fn lost_writes_are_shouted_and_stay_in_the_statistics() {
+    let run = Synthetic { probe: 50, count: 4, block: 2, ..synthetic("lost") };
+    let left = run.write();
+    let path = left.run.results().join("ops.csv");
+    let text = fs::read_to_string(&path).unwrap();
+    let lost = "1,audit,w/1/3,,,,,,,false,,x:1,\n";
+    let close = text.find("1,audit,,").unwrap();
+    fs::write(&path, format!("{}{lost}{}", &text[..close], &text[close..])).unwrap();
+    let summary = build(&left.run).unwrap();
+    let shouted = |note: &String| note.starts_with("1 ACKNOWLEDGED WRITES WERE LOST in ");
+    assert!(summary.notes.iter().any(shouted), "{:?}", summary.notes);
+    let trials = fs::read_to_string(left.run.results().join("trials.csv")).unwrap();
+    let first = trials.lines().find(|line| line.starts_with("1,")).unwrap();
+    assert!(first.contains(",ok,1 acknowledged writes were lost,"), "{first}");
 }
 
 #[test]
@@ -227,10 +305,10 @@ fn appended_rows_are_the_rebuilt_ones() {
     let plan = run.plan();
     live.write_plan(&plan).unwrap();
     for trial in crate::timeline::trials(run.script().records()) {
-        let row = measure::row(&plan, &trial.records).unwrap();
+        let row = measure::row(&plan, &trial.records, &[]).unwrap();
         let lines: Vec<String> =
             trial.records.iter().map(|r| serde_json::to_string(r).unwrap()).collect();
-        live.append_trial(&lines, Some(&row)).unwrap();
+        live.append_trial(&lines, &[], Some(&row)).unwrap();
     }
     assert!(fs::read(live.results().join("trials.csv")).unwrap() == rebuilt);
 }

@@ -1,4 +1,5 @@
 use std::{
+    collections::BTreeSet,
     fs::{self, File, OpenOptions},
     io::{ErrorKind, Seek, SeekFrom, Write},
     path::{Path, PathBuf},
@@ -6,7 +7,7 @@ use std::{
 
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::{Events, Manifest, Plan, ResultsError};
+use super::{Events, Manifest, OPS_HEADER, Ops, Plan, ResultsError};
 use crate::measure::TrialRow;
 
 const MANIFEST: &str = "manifest.json";
@@ -15,6 +16,8 @@ const EXPERIMENT: &str = "experiment.toml";
 const EVENTS: &str = "events.jsonl";
 const TORN: &str = "events.torn.jsonl";
 const TRIALS: &str = "trials.csv";
+const OPS: &str = "ops.csv";
+const TORN_OPS: &str = "ops.torn.csv";
 
 /// The two folders of a run: `OUT/results/EXPERIMENT/RUN` and `OUT/plots/EXPERIMENT/RUN`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,7 +39,8 @@ pub struct RunLock {
 pub struct Resumed {
     /// The records of the complete trials, and what lies around them.
     pub events: Events,
-    /// Bytes that belonged to no complete trial and now stand in `events.torn.jsonl`.
+    /// Bytes that belonged to no complete trial and now stand in `events.torn.jsonl` and
+    /// `ops.torn.csv`.
     pub set_aside: u64,
 }
 
@@ -189,32 +193,29 @@ impl RunDir {
         self.write_result(EXPERIMENT, text.as_bytes())
     }
 
-    /// Appends raw records (one JSON object each, without line ends) to `events.jsonl`, then the
-    /// row derived from them, if any, to `trials.csv`, and makes each durable before it goes on.
-    /// Records come first: a row can be derived again, a record cannot.
+    /// Appends the probe's operations (lines of `ops.csv` without line ends), then raw records (one
+    /// JSON object each) to `events.jsonl`, then the row derived from both, if any, to `trials.csv`,
+    /// and makes each durable before it goes on. A row can be derived again, so it comes last; the
+    /// record that ends the trial says that it is complete, so its operations come before it.
     ///
     /// # Errors
     /// [`ResultsError::Io`]; what was written then is set aside by [`RunDir::resume`].
     pub fn append_trial(
         &self,
         lines: &[String],
+        ops: &[String],
         row: Option<&TrialRow>,
     ) -> Result<(), ResultsError> {
+        append(&self.results.join(OPS), &joined(ops), &csv([OPS_HEADER]))?;
         self.append_trials(lines, row.map_or(&[], std::slice::from_ref))
     }
 
-    /// Like [`RunDir::append_trial`], for several trials that become durable together.
+    /// Like [`RunDir::append_trial`], for several trials without a probe that become durable together.
     ///
     /// # Errors
     /// As [`RunDir::append_trial`].
     pub fn append_trials(&self, lines: &[String], rows: &[TrialRow]) -> Result<(), ResultsError> {
-        let mut text = String::with_capacity(lines.iter().map(|line| line.len() + 1).sum());
-        for line in lines {
-            debug_assert!(!line.contains('\n'), "a record is one line");
-            text.push_str(line);
-            text.push('\n');
-        }
-        append(&self.results.join(EVENTS), text.as_bytes(), b"")?;
+        append(&self.results.join(EVENTS), &joined(lines), b"")?;
         // A warm-up leaves its records and no row.
         let rows = csv(rows.iter().filter(|row| row.trial > 0).map(TrialRow::fields));
         append(&self.results.join(TRIALS), &rows, &csv([TrialRow::HEADER]))
@@ -231,10 +232,27 @@ impl RunDir {
         Events::parse(&path, &bytes)
     }
 
+    /// Reads the operations of complete trials from `ops.csv`; there are none without the file.
+    ///
+    /// # Errors
+    /// As [`Ops::parse`], and [`ResultsError::Io`].
+    pub fn read_ops(&self, complete: &BTreeSet<u64>) -> Result<Ops, ResultsError> {
+        let path = self.results.join(OPS);
+        Ops::parse(&path, &self.ops_bytes()?, complete)
+    }
+
+    fn ops_bytes(&self) -> Result<Vec<u8>, ResultsError> {
+        let path = self.results.join(OPS);
+        match fs::read(&path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),
+            result => result.map_err(io("read", &path)),
+        }
+    }
+
     /// Brings the files back to the end of the last complete trial: whatever follows it in
-    /// `events.jsonl` is moved to the end of `events.torn.jsonl`, and `trials.csv` is written anew
-    /// from what stays. If the process ends in between, the tail may stand in both files; calling
-    /// this again is safe.
+    /// `events.jsonl` and `ops.csv` is moved to the end of `events.torn.jsonl` and `ops.torn.csv`,
+    /// and `trials.csv` is written anew from what stays. If the process ends in between, a tail may
+    /// stand in both files; calling this again is safe.
     ///
     /// # Errors
     /// As [`RunDir::read_events`], and [`ResultsError::Io`].
@@ -249,9 +267,16 @@ impl RunDir {
             events.records.truncate(events.complete_records);
             events.torn = None;
         }
+        let bytes = self.ops_bytes()?;
+        let ops = Ops::parse(&self.results.join(OPS), &bytes, &events.completed())?;
+        let torn_ops = &bytes[ops.complete_bytes as usize..];
+        if !torn_ops.is_empty() {
+            append(&self.results.join(TORN_OPS), torn_ops, b"")?;
+            truncate(&self.results.join(OPS), ops.complete_bytes)?;
+        }
         let plan = self.read_plan()?;
-        self.write_trials(&crate::measure::rows(&plan, &events.records))?;
-        Ok(Resumed { events, set_aside: tail.len() as u64 })
+        self.write_trials(&crate::measure::rows(&plan, &events.records, &ops))?;
+        Ok(Resumed { events, set_aside: (tail.len() + torn_ops.len()) as u64 })
     }
 
     /// Cuts `events.jsonl` off after `bytes` bytes.
@@ -259,9 +284,7 @@ impl RunDir {
     /// # Errors
     /// [`ResultsError::Io`].
     pub fn truncate_to(&self, bytes: u64) -> Result<(), ResultsError> {
-        let path = self.results.join(EVENTS);
-        let file = OpenOptions::new().write(true).open(&path).map_err(io("open", &path))?;
-        file.set_len(bytes).and_then(|()| file.sync_all()).map_err(io("truncate", &path))
+        truncate(&self.results.join(EVENTS), bytes)
     }
 
     /// Writes `trials.csv` anew.
@@ -309,6 +332,22 @@ impl RunDir {
 
 fn io<'a>(doing: &'static str, path: &'a Path) -> impl Fn(std::io::Error) -> ResultsError + 'a {
     move |source| ResultsError::Io { doing, path: path.into(), source }
+}
+
+fn truncate(path: &Path, bytes: u64) -> Result<(), ResultsError> {
+    let file = OpenOptions::new().write(true).open(path).map_err(io("open", path))?;
+    file.set_len(bytes).and_then(|()| file.sync_all()).map_err(io("truncate", path))
+}
+
+/// Lines with their line ends.
+fn joined(lines: &[String]) -> Vec<u8> {
+    let mut text = Vec::with_capacity(lines.iter().map(|line| line.len() + 1).sum());
+    for line in lines {
+        debug_assert!(!line.contains('\n'), "one line is one");
+        text.extend_from_slice(line.as_bytes());
+        text.push(b'\n');
+    }
+    text
 }
 
 /// Lines of CSV (RFC 4180, but with bare line feeds).

@@ -5,11 +5,13 @@
 
 mod events;
 mod layout;
+mod ops;
 mod wish;
 
 pub use events::{Events, TornTail};
 pub(crate) use layout::csv;
 pub use layout::{Resumed, RunDir, RunLock};
+pub use ops::{OPS_HEADER, Op, OpKind, OpOutcome, Ops};
 pub use wish::{Published, Wish, WishError, WishedFigure};
 
 use std::{collections::BTreeMap, path::PathBuf};
@@ -160,6 +162,33 @@ pub struct Setting {
     pub sub_leaders: u32,
     /// Protocol and every timing knob, as the node is given them.
     pub node: serde_json::Value,
+    /// What the logs of the system's nodes tell.
+    #[serde(default, skip_serializing_if = "LogFacts::is_whole")]
+    pub log: LogFacts,
+}
+
+/// What the log of a system's nodes tells of elections. This project's own node tells everything.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LogFacts {
+    /// How wrong its stamps may be, microseconds: half the unit in which they are written.
+    pub bound_us: f64,
+    /// Whether a new leader says when its first entry has committed, so that it serves.
+    pub ready: bool,
+}
+
+impl LogFacts {
+    /// The log of this project's own node.
+    pub const WHOLE: LogFacts = LogFacts { bound_us: 0.0, ready: true };
+
+    fn is_whole(&self) -> bool {
+        *self == LogFacts::WHOLE
+    }
+}
+
+impl Default for LogFacts {
+    fn default() -> LogFacts {
+        LogFacts::WHOLE
+    }
 }
 
 impl Setting {

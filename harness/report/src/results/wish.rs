@@ -34,6 +34,8 @@ pub struct Wish {
 pub enum WishedFigure {
     /// From the fault to the majority of the new leader.
     Leaderless,
+    /// What a client felt; needs a probe.
+    Outage,
     /// From the fault until every spared node knows the new leader.
     Announced,
 }
@@ -132,7 +134,10 @@ mod tests {
     #[test]
     fn unknown_words_are_refused_and_named() {
         for (text, expected) in [
-            (r#"{ "figure": "outage" }"#, "unknown variant `outage`, expected `leaderless` or"),
+            (
+                r#"{ "figure": "latency" }"#,
+                "unknown variant `latency`, expected one of `leaderless`, `outage`, `announced`",
+            ),
             (r#"{ "published": "fig-17" }"#, "unknown variant `fig-17`, expected `raft-fig16`"),
             (r#"{ "panel": [] }"#, "unknown field `panel`, expected one of `figure`"),
         ] {

@@ -105,11 +105,10 @@ impl Reader<'_> {
             "user" => {
                 self.settings.user.get_or_insert(first.to_owned());
             }
+            "identityfile" if first.eq_ignore_ascii_case("none") => {}
             "identityfile" => {
-                if !first.eq_ignore_ascii_case("none") {
-                    let path = self.path(first);
-                    self.settings.identity_files.push(path);
-                }
+                let path = self.path(first);
+                self.settings.identity_files.push(path);
             }
             "identitiesonly" => {
                 self.settings.identities_only.get_or_insert(first.eq_ignore_ascii_case("yes"));

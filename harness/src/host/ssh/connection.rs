@@ -6,10 +6,9 @@
 
 use std::{
     io::{self, Read, Write},
-    net::{Shutdown, SocketAddr, TcpStream, ToSocketAddrs},
+    net::{Shutdown, TcpStream},
     os::fd::AsFd,
     path::PathBuf,
-    sync::mpsc,
     time::{Duration, Instant},
 };
 
@@ -17,67 +16,24 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use ssh2::{BlockDirections, Channel, ErrorCode, MethodType, Session};
 
 use super::{
+    dial,
     error::{SshError, SshErrorKind},
-    keys::{Passphrase, PrivateKey},
     known_hosts::{self, Recorded, Verdict},
+    login::Login,
 };
-
-/// How long a TCP connection may take to come about, over all addresses of a name.
-const CONNECTED_WITHIN: Duration = Duration::from_secs(10);
-
-/// How long a name may take to be resolved.
-const RESOLVED_WITHIN: Duration = Duration::from_secs(10);
 
 /// How long the SSH handshake may take. Small instances are slow when they have just booted.
 const GREETED_WITHIN: Duration = Duration::from_secs(15);
 
-/// How long logging in may take.
-const LOGGED_IN_WITHIN: Duration = Duration::from_secs(15);
-
 /// How much of a command's output is kept, in bytes.
 const LONGEST_OUTPUT: usize = 1 << 20;
 
-/// `LIBSSH2_ERROR_*` of libssh2.h.
-mod code {
-    pub(super) const AUTHENTICATION_FAILED: i32 = -18;
-    pub(super) const PUBLICKEY_UNVERIFIED: i32 = -19;
-    pub(super) const EAGAIN: i32 = -37;
-}
-
-/// Everything that is needed to get into a host.
-#[derive(Clone, Debug)]
-pub(crate) struct Login {
-    /// The host's name in messages.
-    pub(crate) name: String,
-    /// Where to connect to.
-    pub(crate) address: String,
-    pub(crate) port: u16,
-    pub(crate) user: String,
-    /// Name that the host's key is recorded under.
-    pub(crate) key_name: String,
-    /// Files with host keys; the first is added to.
-    pub(crate) known_hosts: Vec<PathBuf>,
-    /// Private keys to try, in order.
-    pub(crate) keys: Vec<KeyFile>,
-    /// Of encrypted keys; asked for at the terminal if it is not given.
-    pub(crate) passphrase: Option<Passphrase>,
-    /// Whether keys of the agent are tried that are none of `keys`.
-    pub(crate) any_agent_key: bool,
-    /// Whether the key of a host that is met for the first time is accepted and recorded.
-    pub(crate) accept_new: bool,
-}
-
-/// A private key to try.
-#[derive(Clone, Debug)]
-pub(crate) struct KeyFile {
-    pub(crate) path: PathBuf,
-    /// Whether the user has named it: it is no error then that another is not there.
-    pub(crate) named: bool,
-}
+/// `LIBSSH2_ERROR_EAGAIN` of libssh2.h.
+const EAGAIN: i32 = -37;
 
 /// A connection that is logged in.
 pub(crate) struct Connection {
-    session: Session,
+    pub(super) session: Session,
     socket: TcpStream,
     name: String,
 }
@@ -89,7 +45,7 @@ impl Connection {
     }
 
     fn try_open(login: &Login) -> Result<Connection, SshErrorKind> {
-        let socket = connect(&login.address, login.port)?;
+        let socket = dial::connect(&login.address, login.port)?;
         let failed = |error: ssh2::Error| lost("preparing the connection", &error);
         let mut session = Session::new().map_err(failed)?;
         let recorded = Recorded::read(&login.known_hosts, &login.key_name, login.port, &session)
@@ -168,103 +124,6 @@ impl Connection {
                 })
             }
         }
-    }
-
-    // ---- logging in --------------------------------------------------------------------------
-
-    fn log_in(&self, login: &Login) -> Result<(), SshErrorKind> {
-        let mut tried = Vec::new();
-        let mut unusable = None;
-        let agent = self.agent();
-        for file in &login.keys {
-            let key = match PrivateKey::read(&file.path) {
-                Ok(key) => key,
-                Err(_) if !file.named && !file.path.exists() => continue,
-                Err(error) => {
-                    // Another key may still open the door.
-                    unusable.get_or_insert(error);
-                    continue;
-                }
-            };
-            tried.push(file.path.display().to_string());
-            // The agent may have it decrypted already; its public half says which one it is.
-            let public = public_half(&file.path);
-            if let Some((agent, identities)) = &agent
-                && let Some(same) =
-                    identities.iter().find(|identity| Some(identity.blob()) == public.as_deref())
-                && self.accepted(|| agent.userauth(&login.user, same))?
-            {
-                return Ok(());
-            }
-            match self.try_key(login, &key) {
-                Ok(true) => return Ok(()),
-                Ok(false) => {}
-                Err(error @ SshErrorKind::Key { .. }) => {
-                    unusable.get_or_insert(error);
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        if let Some((agent, identities)) = agent.as_ref().filter(|_| login.any_agent_key) {
-            for identity in identities {
-                tried.push(format!("`{}` of the agent", identity.comment()));
-                if self.accepted(|| agent.userauth(&login.user, identity))? {
-                    return Ok(());
-                }
-            }
-        }
-        let tried = match tried.is_empty() {
-            true => "no key: none is in the usual places, in an agent, or named".to_owned(),
-            false => tried.join(", "),
-        };
-        Err(unusable.unwrap_or(SshErrorKind::Denied { user: login.user.clone(), tried }))
-    }
-
-    fn try_key(&self, login: &Login, key: &PrivateKey) -> Result<bool, SshErrorKind> {
-        let passphrase = key.passphrase(login.passphrase.as_ref())?;
-        let log_in = || {
-            let passphrase = passphrase.as_deref();
-            self.session.userauth_pubkey_memory(&login.user, None, &key.text, passphrase)
-        };
-        let deadline = Instant::now() + LOGGED_IN_WITHIN;
-        loop {
-            match log_in() {
-                Ok(()) => return Ok(true),
-                Err(error) if would_block(&error) => {
-                    self.ready("logging in", deadline, LOGGED_IN_WITHIN)?;
-                }
-                Err(error) if refused(&error) => return Ok(false),
-                Err(error) if !self.is_open() => return Err(lost("logging in", &error)),
-                Err(error) => return Err(key.unusable(error.message())),
-            }
-        }
-    }
-
-    fn accepted(
-        &self,
-        log_in: impl FnMut() -> Result<(), ssh2::Error>,
-    ) -> Result<bool, SshErrorKind> {
-        let mut outcome = true;
-        let mut log_in = log_in;
-        self.attempt("logging in", LOGGED_IN_WITHIN, || match log_in() {
-            Err(error) if !would_block(&error) => {
-                // An agent that cannot sign is as good as one that has no key.
-                outcome = false;
-                Ok(())
-            }
-            other => other,
-        })?;
-        Ok(outcome)
-    }
-
-    /// The user's agent and what it holds, if there is one.
-    fn agent(&self) -> Option<(ssh2::Agent, Vec<ssh2::PublicKey>)> {
-        std::env::var_os("SSH_AUTH_SOCK")?;
-        let mut agent = self.session.agent().ok()?;
-        agent.connect().ok()?;
-        agent.list_identities().ok()?;
-        let identities = agent.identities().ok()?;
-        Some((agent, identities))
     }
 
     // ---- commands ----------------------------------------------------------------------------
@@ -412,7 +271,12 @@ impl Connection {
     }
 
     /// Waits until the socket is ready for what libssh2 wants to do next.
-    fn ready(&self, doing: &str, deadline: Instant, within: Duration) -> Result<(), SshErrorKind> {
+    pub(super) fn ready(
+        &self,
+        doing: &str,
+        deadline: Instant,
+        within: Duration,
+    ) -> Result<(), SshErrorKind> {
         let left = deadline.saturating_duration_since(Instant::now());
         let timed_out =
             SshErrorKind::TimedOut { doing: doing.to_owned(), after: within, connecting: false };
@@ -428,7 +292,7 @@ impl Connection {
     }
 
     /// Whether the connection still stands, as far as the system knows.
-    fn is_open(&self) -> bool {
+    pub(super) fn is_open(&self) -> bool {
         let mut byte = [0];
         match self.socket.peek(&mut byte) {
             Ok(n) => n > 0,
@@ -458,13 +322,7 @@ pub(super) fn interest(session: &Session) -> PollFlags {
 }
 
 pub(super) fn would_block(error: &ssh2::Error) -> bool {
-    error.code() == ErrorCode::Session(code::EAGAIN)
-}
-
-/// Whether the host has refused a key, rather than anything having failed.
-fn refused(error: &ssh2::Error) -> bool {
-    let refusals = [code::AUTHENTICATION_FAILED, code::PUBLICKEY_UNVERIFIED];
-    refusals.into_iter().any(|code| error.code() == ErrorCode::Session(code))
+    error.code() == ErrorCode::Session(EAGAIN)
 }
 
 pub(super) fn lost(doing: &str, error: &ssh2::Error) -> SshErrorKind {
@@ -478,15 +336,6 @@ fn broken(doing: &str, error: &io::Error) -> SshErrorKind {
 /// A word that sh takes as it is.
 pub(super) fn quote(text: &str) -> String {
     format!("'{}'", text.replace('\'', r"'\''"))
-}
-
-/// The key of FILE.pub, which may not be there.
-fn public_half(path: &std::path::Path) -> Option<Vec<u8>> {
-    use base64::{Engine, engine::general_purpose::STANDARD};
-    let mut name = path.as_os_str().to_owned();
-    name.push(".pub");
-    let text = std::fs::read_to_string(name).ok()?;
-    STANDARD.decode(text.split_whitespace().nth(1)?).ok()
 }
 
 /// Types of host keys to ask for: those that are recorded before all others. RSA keys sign with
@@ -507,64 +356,6 @@ fn host_key_types(recorded: &[&str]) -> String {
     types.join(",")
 }
 
-/// Connects to the first address of a name that answers.
-fn connect(host: &str, port: u16) -> Result<TcpStream, SshErrorKind> {
-    let addresses = resolve(host, port)?;
-    let deadline = Instant::now() + CONNECTED_WITHIN;
-    let mut failure = None;
-    for (index, address) in addresses.iter().enumerate() {
-        let left = deadline.saturating_duration_since(Instant::now());
-        let share = left / (addresses.len() - index) as u32;
-        if share.is_zero() {
-            break;
-        }
-        match TcpStream::connect_timeout(address, share) {
-            Ok(stream) => return Ok(stream),
-            Err(error) => {
-                failure.get_or_insert((address, error));
-            }
-        }
-    }
-    let timed_out = |address: &dyn std::fmt::Display| SshErrorKind::TimedOut {
-        doing: format!("connecting to {address}"),
-        after: CONNECTED_WITHIN,
-        connecting: true,
-    };
-    Err(match failure {
-        None => timed_out(&host),
-        Some((address, error)) => match error.kind() {
-            io::ErrorKind::ConnectionRefused => {
-                SshErrorKind::Refused { address: address.to_string() }
-            }
-            io::ErrorKind::TimedOut => timed_out(address),
-            _ => SshErrorKind::Connect { address: address.to_string(), source: error },
-        },
-    })
-}
-
-/// The addresses of a name. The system's resolver cannot be told how long to try, so it works in a
-/// thread that is left to itself when the time is over.
-fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, SshErrorKind> {
-    let fail = |why: String| SshErrorKind::Resolve { name: host.to_owned(), why };
-    let (sender, receiver) = mpsc::channel();
-    let name = host.to_owned();
-    std::thread::Builder::new()
-        .name("resolve".to_owned())
-        .spawn(move || {
-            let addresses = (name.as_str(), port).to_socket_addrs();
-            let _ = sender.send(addresses.map(Iterator::collect::<Vec<_>>));
-        })
-        .map_err(|error| fail(error.to_string()))?;
-    let addresses = receiver
-        .recv_timeout(RESOLVED_WITHIN)
-        .map_err(|_| fail(format!("no answer within {} s", RESOLVED_WITHIN.as_secs())))?
-        .map_err(|error| fail(error.to_string()))?;
-    match addresses.is_empty() {
-        true => Err(fail("it has no address".to_owned())),
-        false => Ok(addresses),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -580,11 +371,5 @@ mod tests {
         assert!(types.starts_with("rsa-sha2-512,rsa-sha2-256,ssh-ed25519,"), "{types}");
         assert!(host_key_types(&[]).starts_with("ssh-ed25519,"));
         assert_eq!(types.matches("rsa").count(), 2);
-    }
-
-    #[test]
-    fn a_name_that_leads_nowhere_is_said_to() {
-        let error = resolve("no-such-host.invalid", 22).unwrap_err().to_string();
-        assert!(error.starts_with("cannot resolve `no-such-host.invalid`"), "{error}");
     }
 }

@@ -10,7 +10,7 @@ pub(crate) struct SshError {
     /// The host, as the inventory names it.
     pub(crate) host: String,
     /// What went wrong.
-    pub(crate) kind: SshErrorKind,
+    pub(crate) kind: Box<SshErrorKind>,
 }
 
 /// The kinds of failure.
@@ -192,7 +192,7 @@ pub(crate) enum SshErrorKind {
 impl SshErrorKind {
     /// Names the host.
     pub(crate) fn at(self, host: &str) -> SshError {
-        SshError { host: host.to_owned(), kind: self }
+        SshError { host: host.to_owned(), kind: Box::new(self) }
     }
 }
 

@@ -87,6 +87,11 @@ impl PrivateKey {
         Ok(PrivateKey { path: path.to_owned(), text, encrypted })
     }
 
+    /// Whether it needs a passphrase.
+    pub(super) fn is_encrypted(&self) -> bool {
+        self.encrypted
+    }
+
     /// The passphrase, if the key needs one: the one that is given, or asked for at the terminal,
     /// once for each key however many hosts it opens.
     pub(super) fn passphrase(
@@ -182,8 +187,8 @@ mod tests {
     #[test]
     fn what_is_no_private_key_is_refused_with_the_remedy() {
         let pem = "-----BEGIN RSA PRIVATE KEY-----\nx\n";
+        assert_eq!(refusal(pem, 0o600), "");
         let refusals = [
-            refusal(pem, 0o600),
             refusal(pem, 0o644),
             refusal("PuTTY-User-Key-File-3: ssh-ed25519\n", 0o600),
             refusal("ssh-ed25519 AAAA me@here\n", 0o600),

@@ -4,6 +4,8 @@
 //! config        what ~/.ssh/config says of a host
 //! known_hosts   which host keys the user has accepted
 //! keys          private keys and their passphrases
+//! dial          the TCP connection
+//! login         who gets in, and with which key
 //! connection    connect, verify, log in, run a command; every wait has a deadline
 //! program       what the program needs of a host, and its upload
 //! conversation  the agent's channel
@@ -13,18 +15,21 @@
 mod config;
 mod connection;
 mod conversation;
+mod dial;
 mod error;
 mod keys;
 mod known_hosts;
+mod login;
 mod program;
 mod stream;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use connection::{Connection, KeyFile, Login};
+pub(crate) use connection::Connection;
 pub(crate) use conversation::SILENCE;
 pub(crate) use error::{SshError, SshErrorKind};
 pub(crate) use keys::Passphrase;
+pub(crate) use login::{KeyFile, Login};
 pub(crate) use program::{Program, Survey};
 
 use std::{
@@ -163,6 +168,7 @@ pub(crate) fn login(host: &inventory::Host, options: Options) -> Result<Login, S
     let user = named("USER").or_else(|| named("LOGNAME"));
     let mut login = login_of(host, options, &home, user)?;
     login.passphrase = std::env::var(keys::PASSPHRASE).ok().map(Passphrase);
+    login.agent = named("SSH_AUTH_SOCK").map(PathBuf::from);
     Ok(login)
 }
 
@@ -206,6 +212,7 @@ fn login_of(
         any_agent_key: host.key.is_none() && given.identities_only != Some(true),
         keys,
         passphrase: None,
+        agent: None,
         accept_new: options.accept_new,
     })
 }

@@ -2,13 +2,12 @@
 
 use std::{
     fs,
-    io::{Read, Write},
-    net::{TcpListener, TcpStream},
+    io::Write,
+    net::TcpListener,
     os::unix::fs::PermissionsExt,
     process::Command,
     sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicUsize, Ordering},
         mpsc::{Receiver, channel},
     },
     time::{Duration, Instant},
@@ -24,7 +23,7 @@ const LIMIT: Duration = Duration::from_secs(60);
 #[path = "../../../tests/sshd/mod.rs"]
 mod sshd;
 
-use sshd::{Server, keygen};
+use sshd::{Cable, Server, keygen};
 
 impl Server {
     fn login(&self, key: &Path) -> Login {
@@ -38,6 +37,7 @@ impl Server {
             keys: vec![KeyFile { path: key.to_owned(), named: true }],
             any_agent_key: false,
             passphrase: None,
+            agent: None,
             accept_new: false,
         }
     }
@@ -88,6 +88,63 @@ fn an_encrypted_key_opens_with_its_passphrase_only() {
                 }
             }
         }
+    }
+}
+
+/// An ssh-agent of this test's own.
+struct KeyAgent {
+    process: std::process::Child,
+    socket: PathBuf,
+}
+
+impl KeyAgent {
+    fn start(server: &Server) -> KeyAgent {
+        let socket = server.path("agent.sock");
+        let mut process = Command::new("ssh-agent")
+            .args(["-D", "-a"])
+            .arg(&socket)
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        // It says where it listens once it does.
+        let said = process.stdout.take().unwrap();
+        let mut line = String::new();
+        std::io::BufRead::read_line(&mut std::io::BufReader::new(said), &mut line).unwrap();
+        assert!(line.contains("agent.sock"), "{line}");
+        KeyAgent { process, socket }
+    }
+
+    fn add(&self, key: &Path) {
+        let mut add = Command::new("ssh-add");
+        let added = add.arg("-q").arg(key).env("SSH_AUTH_SOCK", &self.socket).status().unwrap();
+        assert!(added.success());
+    }
+}
+
+impl Drop for KeyAgent {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+#[test]
+fn keys_of_an_agent_open_too() {
+    let Some(server) = Server::start(&["ed25519"]) else { return };
+    server.known_as_it_is("ed25519");
+    let agent = KeyAgent::start(&server);
+    for kind in ["rsa", "ecdsa", "ed25519"] {
+        let key = server.key(kind, "");
+        agent.add(&key);
+        // Encrypted in its file, and nobody knows the passphrase.
+        let encrypt = ["-q", "-p", "-N", "nobody knows", "-P", "", "-f"];
+        let encrypted = Command::new("ssh-keygen").args(encrypt).arg(&key).output().unwrap();
+        assert!(encrypted.status.success());
+        let named = Login { agent: Some(agent.socket.clone()), ..server.login(&key) };
+        Connection::open(&named).unwrap_or_else(|error| panic!("{kind}: {error}"));
+        let login = Login { keys: Vec::new(), ..named };
+        assert!(server.refusal(&login).contains("tried no key"), "an agent's key was tried");
+        Connection::open(&Login { any_agent_key: true, ..login }).unwrap();
     }
 }
 
@@ -306,59 +363,6 @@ fn an_agent_is_told_by_the_end_of_its_input() {
     assert_eq!(lost(&inbox), "it has ended");
 }
 
-/// Stands between harness and server, and can drop what passes or hang up.
-struct Cable {
-    port: u16,
-    frozen: Arc<AtomicBool>,
-    cut: Arc<AtomicBool>,
-    /// Ends of connections that still carry.
-    carrying: Arc<AtomicUsize>,
-}
-
-impl Cable {
-    fn to(server: u16) -> Cable {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let cable =
-            Cable { port, frozen: Arc::default(), cut: Arc::default(), carrying: Arc::default() };
-        let (frozen, cut, carrying) =
-            (Arc::clone(&cable.frozen), Arc::clone(&cable.cut), Arc::clone(&cable.carrying));
-        std::thread::spawn(move || {
-            let (near, _) = listener.accept().unwrap();
-            let far = TcpStream::connect(("127.0.0.1", server)).unwrap();
-            for (mut from, mut to) in
-                [(near.try_clone().unwrap(), far.try_clone().unwrap()), (far, near)]
-            {
-                let (frozen, cut) = (Arc::clone(&frozen), Arc::clone(&cut));
-                let carrying = Arc::clone(&carrying);
-                carrying.fetch_add(1, Ordering::SeqCst);
-                from.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
-                std::thread::spawn(move || {
-                    let mut buffer = [0; 4096];
-                    while !cut.load(Ordering::SeqCst) {
-                        match from.read(&mut buffer) {
-                            Ok(0) => break,
-                            Ok(_) if frozen.load(Ordering::SeqCst) => {}
-                            Ok(n) => to.write_all(&buffer[..n]).unwrap_or_default(),
-                            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
-                            Err(_) => break,
-                        }
-                    }
-                    let _ = to.shutdown(std::net::Shutdown::Both);
-                    carrying.fetch_sub(1, Ordering::SeqCst);
-                });
-            }
-        });
-        cable
-    }
-}
-
-impl Drop for Cable {
-    fn drop(&mut self) {
-        self.cut.store(true, Ordering::SeqCst);
-    }
-}
-
 /// A conversation by way of a cable.
 fn by_cable(server: &Server) -> (Cable, Agent, Receiver<Input>) {
     let cable = Cable::to(server.port);
@@ -376,7 +380,7 @@ fn by_cable(server: &Server) -> (Cable, Agent, Receiver<Input>) {
 fn a_connection_that_breaks_is_noticed_at_once() {
     let Some(server) = Server::start(&["ed25519"]) else { return };
     let (cable, mut agent, inbox) = by_cable(&server);
-    cable.cut.store(true, Ordering::SeqCst);
+    cable.cut();
     let why = lost(&inbox);
     assert!(why.starts_with("the connection was lost"), "{why}");
     // Nobody listens any more, and nothing waits for it.
@@ -387,7 +391,7 @@ fn a_connection_that_breaks_is_noticed_at_once() {
 fn a_connection_whose_packets_are_dropped_is_noticed_in_time() {
     let Some(server) = Server::start(&["ed25519"]) else { return };
     let (cable, mut agent, inbox) = by_cable(&server);
-    cable.frozen.store(true, Ordering::SeqCst);
+    cable.freeze(true);
     let begun = Instant::now();
     assert_eq!(lost(&inbox), "the connection was lost: nothing was heard for 8 s");
     assert!(begun.elapsed() < SILENCE * 2, "{:?}", begun.elapsed());

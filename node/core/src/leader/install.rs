@@ -24,7 +24,7 @@ impl Node {
         let (now, index) = (self.now, snapshot.last_index);
         let State::Leader(leadership) = &mut self.state else { return };
         let follower = leadership.followers.get_mut(&peer).expect("every peer is a follower");
-        follower.sending = Some(Sending::new(snapshot, now));
+        follower.sending = Some(Box::new(Sending::new(snapshot, now)));
         follower.probe_from(0);
         let was_synced = std::mem::take(&mut follower.synced);
         let term = leadership.term;

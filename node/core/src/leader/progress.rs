@@ -30,7 +30,7 @@ pub(crate) struct Follower {
     /// When the latest heartbeat was sent that it has answered.
     pub acknowledged: Option<Time>,
     /// The snapshot on its way there. Until it has arrived nothing else is replicated.
-    pub sending: Option<Sending>,
+    pub sending: Option<Box<Sending>>,
     /// The follower is to hear at once that this index has committed; 0 if it waits for nothing.
     pub awaits: Index,
     /// The highest commit index that it was sent and could make use of.

@@ -94,18 +94,17 @@ impl Node {
     pub(crate) fn append_replied(&mut self, from: NodeId, reply: &AppendReply) {
         self.learn_term(reply.term);
         let (now, alpha, commit) = (self.now, self.config.rtt_alpha, self.commit);
-        let State::Leader(leadership) = &mut self.state else { return };
+        let State::Leader(leadership) = &self.state else { return };
         if (reply.term, reply.for_term) != (leadership.term, leadership.term) {
             return;
         }
+        self.confirm_lead(from, reply.seq);
+        let State::Leader(leadership) = &mut self.state else { return };
         let follower = leadership.followers.get_mut(&from).expect("every peer is a follower");
         follower.last_reply = Some(now);
         follower.unanswered = 0;
         let sampled = follower.sample(reply.seq, now, alpha);
         follower.inflight.remove(&reply.seq);
-        self.confirm_lead(from, reply.seq);
-        let State::Leader(leadership) = &mut self.state else { return };
-        let follower = leadership.followers.get_mut(&from).expect("every peer is a follower");
         match reply.result {
             Ok(Appended { match_index }) => {
                 if match_index > self.log.last_index() {

@@ -10,8 +10,8 @@ use std::{
 };
 
 use sraft_core::{
-    Config, Entry, HardState, Input, Message, Node, NodeId, Persist, Restored, Role, Term, Time,
-    TimeoutRange,
+    Config, Entry, HardState, Index, Input, Message, Node, NodeId, Persist, Restored, Role,
+    Snapshot, Term, Time, TimeoutRange,
 };
 use sraft_events::CampaignKind;
 
@@ -56,6 +56,10 @@ pub(crate) struct Budget {
     pub crashes: u8,
     /// A message arrives and stays on its way.
     pub duplicates: u8,
+    /// A node takes a snapshot of all that it has applied.
+    pub snapshots: u8,
+    /// A client asks a node for a read.
+    pub reads: u8,
 }
 
 /// The state in which a check begins.
@@ -83,6 +87,7 @@ pub(crate) struct Member {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Disk {
     pub hard_state: HardState,
+    pub snapshot: Option<Snapshot>,
     pub entries: Vec<Entry>,
     pub writes: VecDeque<Persist>,
 }
@@ -108,6 +113,13 @@ pub(crate) struct State {
     pub elected: BTreeMap<Term, (NodeId, CampaignKind)>,
     /// What any node has ever taken for committed, and the term of the leader that committed it.
     pub committed: Vec<(Entry, Term)>,
+    /// How much any node had taken for committed when a read was asked, of those that have not been
+    /// answered.
+    pub reads: BTreeMap<(NodeId, u64), usize>,
+    /// A read has been served.
+    pub served: bool,
+    /// A snapshot has taken the place of a node's log.
+    pub installed: bool,
     /// A durable entry has been replaced.
     pub truncated: bool,
     /// A promise that the last step broke.
@@ -125,6 +137,8 @@ pub(crate) enum Action {
     Suspect(NodeId),
     Close(NodeId),
     Propose(NodeId),
+    Read(NodeId),
+    Snapshot(NodeId),
     HandOver(NodeId),
     Crash(NodeId),
 }
@@ -143,6 +157,8 @@ impl fmt::Debug for Action {
             Action::Suspect(id) => write!(f, "{id}: holds the leader's process for dead"),
             Action::Close(id) => write!(f, "{id}: its connection to the leader closes"),
             Action::Propose(id) => write!(f, "{id}: a command"),
+            Action::Read(id) => write!(f, "{id}: a read"),
+            Action::Snapshot(id) => write!(f, "{id}: takes a snapshot"),
             Action::HandOver(id) => write!(f, "{id}: told to hand over"),
             Action::Crash(id) => write!(f, "{id}: crash and restart"),
         }
@@ -167,6 +183,7 @@ impl Flight {
         match self.message.as_ref() {
             Message::VoteReply(reply) => reply.for_term < term && reply.term <= term,
             Message::AppendReply(reply) => reply.term < term,
+            Message::InstallReply(reply) => reply.term < term,
             _ => false,
         }
     }
@@ -190,8 +207,9 @@ impl Start {
 impl Member {
     pub(crate) fn new(node: Node, disk: Arc<Disk>) -> Member {
         let mut hasher = DefaultHasher::new();
-        (&node, disk.hard_state, &disk.entries, disk.writes.len()).hash(&mut hasher);
-        disk.writes.iter().for_each(|w| (w.hard_state, &w.entries).hash(&mut hasher));
+        (&node, disk.hard_state, &disk.snapshot, &disk.entries).hash(&mut hasher);
+        disk.writes.len().hash(&mut hasher);
+        disk.writes.iter().for_each(|w| (w.hard_state, &w.snapshot, &w.entries).hash(&mut hasher));
         Member { node: Arc::new(node), disk, digest: hasher.finish() }
     }
 }
@@ -203,12 +221,27 @@ impl Disk {
             let old = std::mem::replace(&mut self.hard_state, new);
             promises::hard_state_goes_on(old, new)?;
         }
+        if let Some(new) = write.snapshot {
+            self.entries.retain(|entry| !new.reset && entry.index >= new.first_index);
+            self.snapshot = Some(new.snapshot);
+        }
         let Some(first) = write.entries.first() else { return Ok(false) };
-        let keep = first.index as usize - 1;
-        let truncated = keep < self.entries.len();
-        self.entries.truncate(keep);
+        let truncated = first.index <= self.last().1;
+        self.entries.retain(|entry| entry.index < first.index);
         self.entries.extend(write.entries);
         Ok(truncated)
+    }
+
+    /// Term and index of the last durable entry.
+    pub(crate) fn last(&self) -> (Term, Index) {
+        let snapshot = self.snapshot.as_ref().map(|s| (s.last_term, s.last_index));
+        self.entries.last().map(|last| (last.term, last.index)).or(snapshot).unwrap_or_default()
+    }
+
+    /// Whether an entry, if it is committed, is there or covered by the snapshot.
+    pub(crate) fn holds(&self, entry: &Entry) -> bool {
+        self.snapshot.as_ref().is_some_and(|s| s.last_index >= entry.index)
+            || self.entries.contains(entry)
     }
 }
 
@@ -236,7 +269,7 @@ impl Bounds {
             max_append_bytes: 1 << 20,
             max_inflight: 4,
             read_lease: false,
-            snapshot_chunk_bytes: 1,
+            snapshot_chunk_bytes: 64,
             retained_entries: 0,
         }
     }
@@ -249,7 +282,8 @@ impl Bounds {
     /// A node that starts, at `now` or a whole timeout before.
     pub(crate) fn boot(&self, id: NodeId, disk: &Disk, now: Time) -> Node {
         let entries = disk.entries.clone();
-        let restored = Restored { hard_state: disk.hard_state, snapshot: None, entries };
+        let snapshot = disk.snapshot.clone();
+        let restored = Restored { hard_state: disk.hard_state, snapshot, entries };
         let mut node = Node::new(self.config(id), restored, id, now);
         for peer in MEMBERS.into_iter().filter(|&peer| peer != id) {
             node.handle(now, Input::PeerBack { peer, same_process: false });
@@ -266,6 +300,7 @@ impl Bounds {
         };
         let disk = |term, vote, terms: &[Term]| Disk {
             hard_state: HardState { term, voted_for: vote },
+            snapshot: None,
             entries: log(terms),
             writes: VecDeque::new(),
         };
@@ -285,6 +320,9 @@ impl Bounds {
             left: self.budget,
             elected: BTreeMap::new(),
             committed: Vec::new(),
+            reads: BTreeMap::new(),
+            served: false,
+            installed: false,
             truncated: false,
             broken: None,
             digest: 0,
@@ -339,7 +377,7 @@ impl State {
         self.members.iter().for_each(|member| hasher.write_u64(member.digest));
         self.flights.iter().for_each(|flight| hasher.write_u64(flight.digest));
         (self.left, &self.elected, &self.committed, self.truncated).hash(&mut hasher);
-        self.broken.hash(&mut hasher);
+        (&self.reads, self.served, self.installed, self.broken).hash(&mut hasher);
         self.digest = hasher.finish();
     }
 }
@@ -364,7 +402,7 @@ impl fmt::Debug for State {
                 entries.iter().map(|entry| format!("{}@{}", entry.index, entry.term)).collect()
             };
             let status = node.status();
-            let memory = log(node.log().range(1, status.last_index));
+            let memory = log(node.log().range(status.first_index, status.last_index));
             let durable = log(&disk.entries);
             let (vote, on_disk) = (node.hard_state().voted_for, disk.hard_state);
             writeln!(f, "{status:?} vote={vote:?} log={memory:?} disk: {on_disk:?} {durable:?}")?;

@@ -33,6 +33,8 @@ const S_RAFT: Bounds = Bounds {
         handovers: 0,
         crashes: 0,
         duplicates: 0,
+        snapshots: 0,
+        reads: 0,
     },
 };
 
@@ -123,6 +125,30 @@ fn raft_from_nothing() {
 fn raft_commits_only_its_own_term() {
     let bounds = Bounds { start: Start::Figure8, connection_evidence: false, ..RAFT };
     check(Bounds { max_append_entries: 1, instant_disk: true, ..bounds });
+}
+
+#[test]
+fn reads_beside_an_election() {
+    check(Bounds { instant_disk: true, budget: Budget { reads: 1, ..BUDGET }, ..RAFT });
+}
+
+#[test]
+fn install_of_a_snapshot() {
+    let budget = Budget { suspicions: 0, snapshots: 1, proposals: 1, heartbeats: 1, ..BUDGET };
+    check(Bounds { budget, ..RAFT });
+}
+
+#[test]
+fn at_length_install_with_a_crash() {
+    let budget =
+        Budget { suspicions: 0, snapshots: 1, proposals: 1, heartbeats: 1, crashes: 1, ..BUDGET };
+    check_at_length(Bounds { budget, ..RAFT });
+}
+
+#[test]
+fn at_length_install_beside_an_election() {
+    let budget = Budget { snapshots: 1, proposals: 1, heartbeats: 1, ..BUDGET };
+    check_at_length(Bounds { instant_disk: true, budget, ..RAFT });
 }
 
 #[test]

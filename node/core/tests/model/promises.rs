@@ -1,6 +1,10 @@
 //! What must hold in every state and at every step, and what must be reachable.
 
-use sraft_core::{Entry, Envelope, Event, HardState, Message, Node, Role, Term};
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use sraft_core::{
+    Entry, Envelope, Event, HardState, Index, Log, Message, Node, ReadReply, Role, Snapshot, Term,
+};
 use sraft_events::CampaignKind;
 use stateright::Property;
 
@@ -21,6 +25,10 @@ pub(crate) enum Broken {
     LeaderAppendOnly,
     /// A term or a commit index fell.
     Monotonic,
+    /// A snapshot holds another state than the one that the cluster was in.
+    WrongSnapshot,
+    /// A read was served without what had been committed when it was asked.
+    StaleRead,
     /// A promotion took a term that is not reserved for it.
     ReservedTerm,
     /// The core found its own invariants broken.
@@ -43,8 +51,9 @@ pub(crate) fn steps_forward(before: &Node, after: &Node) -> Result<(), Broken> {
     let (old, new) = (before.status(), after.status());
     hold(new.term >= old.term && new.commit >= old.commit, Broken::Monotonic)?;
     let still_leads = old.role == Role::Leader && new.role == Role::Leader && old.term == new.term;
-    let log = before.log().range(1, old.last_index);
-    hold(!still_leads || after.log().range(1, old.last_index) == log, Broken::LeaderAppendOnly)
+    let log = before.log().range(new.first_index, old.last_index);
+    let kept = after.log().range(new.first_index, old.last_index) == log;
+    hold(!still_leads || kept, Broken::LeaderAppendOnly)
 }
 
 /// Elections and promotions, as the node itself reports them.
@@ -69,7 +78,7 @@ pub(crate) fn event(state: &mut State, node: &Node, event: &Event) -> Result<(),
 /// boasted of, the term itself.
 pub(crate) fn covered(disk: &Disk, Envelope { to, message }: &Envelope) -> Result<(), Broken> {
     let HardState { term, voted_for } = disk.hard_state;
-    let last = disk.entries.last().map_or((0, 0), |entry| (entry.term, entry.index));
+    let last = disk.last();
     let covered = match message {
         Message::VoteReply(reply) if reply.refusal.is_none() && !reply.pre_vote => {
             term == reply.for_term && voted_for == Some(*to)
@@ -103,23 +112,59 @@ pub(crate) fn applied(state: &mut State, node: &Node, entries: &[Entry]) -> Resu
     Ok(())
 }
 
+/// What a state machine is in after everything up to `index`.
+pub(crate) fn machine(state: &State, index: Index) -> Option<Vec<u8>> {
+    let mut hasher = DefaultHasher::new();
+    let entries = state.committed.get(..index as usize)?;
+    entries.iter().for_each(|(entry, _)| entry.hash(&mut hasher));
+    Some(hasher.finish().to_le_bytes().to_vec())
+}
+
+/// A snapshot that takes the place of a node's state and log.
+pub(crate) fn installed(state: &mut State, snapshot: &Snapshot) -> Result<(), Broken> {
+    state.installed = true;
+    let known = machine(state, snapshot.last_index);
+    hold(known.as_deref() == Some(&snapshot.data[..]), Broken::WrongSnapshot)
+}
+
+/// A read that a node answers.
+pub(crate) fn read(state: &mut State, node: &Node, reply: ReadReply) -> Result<(), Broken> {
+    let asked = state.reads.remove(&(node.config().id, reply.id));
+    let Some(index) = reply.index else { return Ok(()) };
+    state.served = true;
+    let fresh =
+        asked.is_some_and(|floor| (floor..=state.committed.len()).contains(&(index as usize)));
+    hold(fresh, Broken::StaleRead)
+}
+
 fn hold(holds: bool, otherwise: Broken) -> Result<(), Broken> {
     if holds { Ok(()) } else { Err(otherwise) }
 }
 
-/// Two logs that agree on an entry's term agree on everything up to it.
+/// Two logs that agree on an entry's term agree on everything up to it, as far as both have it.
 fn log_matching(_: &Bounds, state: &State) -> bool {
     let logs: Vec<&[Entry]> = state
         .members
         .iter()
         .flat_map(|m| [m.node.log().range(1, m.node.log().last_index()), &m.disk.entries])
         .collect();
+    let first = |log: &[Entry]| log.first().map_or(1, |entry| entry.index);
     logs.iter().enumerate().all(|(place, a)| {
         logs[place + 1..].iter().all(|b| {
-            let agree = a.iter().zip(*b).rposition(|(x, y)| x.term == y.term);
+            let from = first(a).max(first(b));
+            let common = |log: &[Entry]| -> Vec<Entry> {
+                log.iter().filter(|entry| entry.index >= from).cloned().collect()
+            };
+            let (a, b) = (common(a), common(b));
+            let agree = a.iter().zip(&b).rposition(|(x, y)| x.term == y.term);
             agree.is_none_or(|last| a[..=last] == b[..=last])
         })
     })
+}
+
+/// Whether a committed entry is in a log or covered by the snapshot before it.
+fn has(log: &Log, entry: &Entry) -> bool {
+    entry.index < log.first_index() || log.get(entry.index) == Some(entry)
 }
 
 /// A leader's log holds whatever was committed in an earlier term.
@@ -128,30 +173,27 @@ fn leader_completeness(_: &Bounds, state: &State) -> bool {
     leaders.into_iter().all(|leader| {
         let term = leader.node.hard_state().term;
         let earlier = state.committed.iter().filter(|(_, committed_in)| *committed_in < term);
-        earlier.into_iter().all(|(entry, _)| leader.node.log().get(entry.index) == Some(entry))
+        earlier.into_iter().all(|(entry, _)| has(leader.node.log(), entry))
     })
 }
 
 /// What was committed is on the disks of a majority, whoever has crashed since.
 fn durability(_: &Bounds, state: &State) -> bool {
     state.committed.iter().all(|(entry, _)| {
-        let place = entry.index as usize - 1;
-        let copies = state.members.iter().filter(|m| m.disk.entries.get(place) == Some(entry));
-        copies.count() >= 2
+        state.members.iter().filter(|member| member.disk.holds(entry)).count() >= 2
     })
 }
 
 /// No node that lacks a committed entry could win an election now, whoever crashes first: leader
 /// completeness an election ahead, which spares the check that election's steps.
 fn no_usurper(_: &Bounds, state: &State) -> bool {
-    let end = |log: &[Entry]| log.last().map_or((0, 0), |entry| (entry.term, entry.index));
     state.members.iter().enumerate().all(|(own, candidate)| {
         let log = candidate.node.log();
         let others = state.members.iter().enumerate().filter(|(voter, _)| *voter != own);
         let electable = others
             .into_iter()
-            .any(|(_, voter)| (log.last_term(), log.last_index()) >= end(&voter.disk.entries));
-        !electable || state.committed.iter().all(|(entry, _)| log.get(entry.index) == Some(entry))
+            .any(|(_, voter)| (log.last_term(), log.last_index()) >= voter.disk.last());
+        !electable || state.committed.iter().all(|(entry, _)| has(log, entry))
     })
 }
 
@@ -182,6 +224,8 @@ pub(crate) fn properties(bounds: &Bounds) -> Vec<Property<Bounds>> {
         never!("state machine safety", StateMachineSafety),
         never!("leader append-only", LeaderAppendOnly),
         never!("terms and commits never fall", Monotonic),
+        never!("snapshots of the cluster's own states", WrongSnapshot),
+        never!("linearizable reads", StaleRead),
         never!("reserved terms", ReservedTerm),
         never!("the core does not stop itself", CoreStopped),
         Property::always("what is durable is remembered", disk_remembered),
@@ -190,10 +234,11 @@ pub(crate) fn properties(bounds: &Bounds) -> Vec<Property<Bounds>> {
         Property::always("no usurper", no_usurper),
         Property::always("committed entries stay durable on a majority", durability),
     ];
-    let Budget { suspicions, proposals, handovers, crashes, .. } = bounds.budget;
+    let Budget { suspicions, heartbeats, proposals, handovers, crashes, snapshots, reads, .. } =
+        bounds.budget;
     let commits: Condition =
         |bounds, state| state.committed.len() > usize::from(bounds.start != Start::Empty);
-    let reachable: [(bool, &'static str, Condition); 6] = [
+    let reachable: [(bool, &'static str, Condition); 8] = [
         (true, "something commits", commits),
         (suspicions > 0, "an election wins", |b, s| won(b, s, CampaignKind::Election)),
         (
@@ -201,13 +246,19 @@ pub(crate) fn properties(bounds: &Bounds) -> Vec<Property<Bounds>> {
             "a promotion wins",
             |b, s| won(b, s, CampaignKind::Promotion),
         ),
+        (reads > 0, "a read is served", |_, s| s.served),
+        (snapshots > 0 && proposals > 0 && heartbeats > 0, "a snapshot is installed", |_, s| {
+            s.installed
+        }),
         (handovers > 0, "a handover wins", |b, s| won(b, s, CampaignKind::Transfer)),
-        (crashes > 0, "a leader is elected after a crash", |b, s| {
+        (crashes > 0 && suspicions > 0, "a leader is elected after a crash", |b, s| {
             s.left.crashes < b.budget.crashes && s.elected.len() > b.start.elections()
         }),
-        (proposals > 0 || bounds.start == Start::Figure8, "a conflict is cut off", |_, s| {
-            s.truncated
-        }),
+        (
+            (proposals > 0 && suspicions > 0) || bounds.start == Start::Figure8,
+            "a conflict is cut off",
+            |_, s| s.truncated,
+        ),
     ];
     let reachable = reachable.into_iter().filter(|(expected, ..)| *expected);
     properties.extend(reachable.map(|(_, name, condition)| Property::sometimes(name, condition)));

@@ -73,7 +73,13 @@ impl Bounds {
             // What this very step hands to the disk covers no message yet.
             promises::covered(&before.disk, envelope)?;
         }
+        if let Some(snapshot) = &output.install {
+            promises::installed(state, snapshot)?;
+        }
         promises::applied(state, &node, &output.committed)?;
+        for reply in output.reads {
+            promises::read(state, &node, reply)?;
+        }
         state.members[slot(id)] = Member::new(node, disk);
         let flights = output.messages.into_iter();
         let flights = flights.map(|envelope| Flight::new(id, envelope.to, envelope.message));
@@ -82,8 +88,9 @@ impl Bounds {
 
     fn possible(&self, state: &State, id: NodeId, actions: &mut Vec<Action>) {
         let Member { node, disk, .. } = &state.members[slot(id)];
-        let Budget { suspicions, heartbeats, proposals, handovers, crashes, duplicates: _ } =
-            state.left;
+        let Budget {
+            suspicions, heartbeats, proposals, handovers, crashes, snapshots, reads, ..
+        } = state.left;
         let status = node.status();
         let due = node.next_deadline().is_some_and(|deadline| deadline <= self.now());
         if !disk.writes.is_empty() {
@@ -91,6 +98,13 @@ impl Bounds {
         }
         if crashes > 0 {
             actions.push(Action::Crash(id));
+        }
+        if reads > 0 && status.leader.is_some() {
+            actions.push(Action::Read(id));
+        }
+        let covered = node.snapshot().map_or(0, |snapshot| snapshot.last_index);
+        if snapshots > 0 && status.commit > covered {
+            actions.push(Action::Snapshot(id));
         }
         if status.role == Role::Leader {
             if heartbeats > 0 && due {
@@ -194,6 +208,18 @@ impl Model for Bounds {
                 let command = vec![b'a' + left.proposals];
                 self.feed(&mut state, id, vec![Input::Propose { command }])
             }
+            Action::Read(id) => {
+                left.reads -= 1;
+                let read = u64::from(left.reads);
+                state.reads.insert((id, read), state.committed.len());
+                self.feed(&mut state, id, vec![Input::Read { id: read }])
+            }
+            Action::Snapshot(id) => {
+                left.snapshots -= 1;
+                let index = state.members[slot(id)].node.status().commit;
+                let data = promises::machine(&state, index)?.into();
+                self.feed(&mut state, id, vec![Input::Snapshot { index, data }])
+            }
             Action::HandOver(id) => {
                 left.handovers -= 1;
                 self.feed(&mut state, id, vec![Input::Transfer])
@@ -203,6 +229,7 @@ impl Model for Bounds {
                 let mut disk = state.members[slot(id)].disk.as_ref().clone();
                 disk.writes.clear();
                 let node = self.boot(id, &disk, self.now());
+                state.reads.retain(|(asked, _), _| *asked != id);
                 state.members[slot(id)] = Member::new(node, Arc::new(disk));
                 Vec::new()
             }

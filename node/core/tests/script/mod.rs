@@ -69,7 +69,8 @@ pub(crate) fn persist(persist: &Persist) -> String {
     }
     if let Some(new) = &persist.snapshot {
         let how = if new.reset { " for the whole log" } else { "" };
-        text += &format!(" snapshot {}, log from {}{how}", snapshot(&new.snapshot), new.first_index);
+        text +=
+            &format!(" snapshot {}, log from {}{how}", snapshot(&new.snapshot), new.first_index);
     }
     if !persist.entries.is_empty() {
         text += &format!(" entries {}", entries(&persist.entries));

@@ -1,0 +1,67 @@
+//! What the probe felt of a trial.
+
+use std::collections::BTreeSet;
+
+use sraft_events::{Event, FaultAction, Record};
+
+use super::{TrialRow, micros};
+use crate::results::{Op, OpKind, OpOutcome};
+
+/// Fills in the columns of the probe; all stay empty if it did nothing in this trial.
+pub(super) fn measure(ops: &[Op], fault: Option<u64>, row: &mut TrialRow) {
+    if ops.is_empty() {
+        return;
+    }
+    let count = |outcome: OpOutcome| {
+        ops.iter().filter(|op| op.writes() && op.outcome == outcome).count() as u64
+    };
+    row.acked_writes = Some(ops.iter().filter(|op| op.acknowledged_write()).count() as u64);
+    row.failed_writes = Some(count(OpOutcome::Failed));
+    row.unknown_writes = Some(count(OpOutcome::Unknown));
+    row.lost_writes = lost(ops);
+    row.outage_us = fault.and_then(|fault| outage_us(ops, fault));
+}
+
+/// From the last write that was acknowledged before the fault to the first acknowledged one that was
+/// meant to start after it. Intended starts, so that a probe that is held up cannot shorten it.
+fn outage_us(ops: &[Op], fault: u64) -> Option<f64> {
+    let writes = || ops.iter().filter(|op| op.acknowledged_write());
+    let before = writes().filter_map(|op| op.end_ns).filter(|end| *end <= fault).max()?;
+    let served = writes().filter(|op| op.intended_ns > fault).filter_map(|op| op.end_ns).min()?;
+    Some(micros(before, served))
+}
+
+/// Acknowledged writes that the audit did not find. Unknown unless the audit got to its end.
+fn lost(ops: &[Op]) -> Option<u64> {
+    let audited = || ops.iter().filter(|op| op.kind == OpKind::Audit);
+    let closed = |op: &Op| op.key.is_empty() && op.outcome == OpOutcome::Ok;
+    if !audited().any(closed) {
+        return None;
+    }
+    let absent: BTreeSet<&str> =
+        audited().filter(|op| op.found == Some(false)).map(|op| &*op.key).collect();
+    // What was tried and failed, or is unknown, may be absent.
+    let acknowledged = ops.iter().filter(|op| op.kind == OpKind::Put && op.acknowledged_write());
+    Some(acknowledged.filter(|op| absent.contains(&*op.key)).count() as u64)
+}
+
+/// Two witnesses of one event: no client can be served by a leader that does not exist yet. Only
+/// where the old leader was struck at once; one that is told to stop serves until it hands over.
+pub(super) fn contradiction(records: &[Record], row: &TrialRow, odd: &mut Vec<String>) {
+    let at_once = records.iter().find_map(|record| match record.event {
+        Event::FaultApplied { node, action, .. } if node == row.old_leader => {
+            Some(action != FaultAction::Stop)
+        }
+        _ => None,
+    });
+    let bound = row.clock_bound_us.unwrap_or(f64::INFINITY);
+    if let (Some(true), Some(outage), Some(leaderless)) =
+        (at_once, row.outage_us, row.leaderless_us)
+        && outage < leaderless - bound
+    {
+        odd.push(format!(
+            "the probe was served {outage} us after its last write, before there was a leader \
+             ({leaderless} us after the fault)"
+        ));
+    }
+}
