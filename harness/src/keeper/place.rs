@@ -195,7 +195,7 @@ mod tests {
         let own = Process::own().unwrap();
         assert!(own.handle().is_some());
         assert!(Process { start: own.start + 1, ..own.clone() }.handle().is_none());
-        assert!(Process { boot: "another".to_owned(), ..own.clone() }.handle().is_none());
+        assert!(Process { boot: "another".to_owned(), ..own }.handle().is_none());
         assert!(Process { pid: 0, ..own }.handle().is_none());
     }
 
