@@ -94,6 +94,8 @@ pub(crate) struct Start {
     pub(crate) config: String,
     /// Whether somebody starts it again when it dies.
     pub(crate) restart: Restart,
+    /// Whether systemd is left alone, even if there is one.
+    pub(crate) detach: bool,
     /// With nothing of what it knew.
     pub(crate) fresh: bool,
     /// How long it may take, milliseconds.
@@ -126,8 +128,11 @@ pub(crate) enum Answer {
     },
     /// To [`Request::Status`].
     Status(Box<NodeState>),
-    /// To [`Request::Stop`]: the process that was ended, if there was one.
-    Stopped(Option<Stopped>),
+    /// To [`Request::Stop`].
+    Stopped {
+        /// The process that was ended, if there was one.
+        process: Option<Stopped>,
+    },
     /// To [`Request::Health`].
     Health(Box<health::Health>),
     /// What was asked could not be done.
@@ -163,8 +168,6 @@ pub(crate) struct NodeState {
     pub(crate) silent: Option<String>,
 }
 
-pub(crate) use status::Said;
-
 /// `sraft keeper`.
 pub(crate) fn run(command: &KeeperCommand) -> anyhow::Result<ExitCode> {
     match command {
@@ -191,7 +194,7 @@ fn answer(request: Request) -> Result<Answer, String> {
         Request::Status { dir } => Ok(Answer::Status(Box::new(status::of(&dir)))),
         Request::Stop { dir, patience_ms } => {
             let patience = std::time::Duration::from_millis(patience_ms);
-            stop::stop(&dir, patience).map(Answer::Stopped)
+            stop::stop(&dir, patience).map(|process| Answer::Stopped { process })
         }
         Request::Health(questions) => Ok(Answer::Health(Box::new(health::examine(&questions)))),
     }

@@ -14,7 +14,7 @@ use clap::{Args, Subcommand};
 use serde::Serialize;
 use sraft_core::{Preset, Protocol};
 
-pub(crate) use hosts::{At, HostsArgs, ask};
+pub(crate) use hosts::{Hosts, HostsArgs, ask};
 pub(crate) use table::Table;
 
 use crate::{
@@ -58,6 +58,9 @@ pub(crate) struct StartArgs {
     /// Whether systemd starts a node again that has died
     #[arg(long, value_name = "WHEN", default_value = "no")]
     restart: Restart,
+    /// Leave systemd alone: the node is a process of its own
+    #[arg(long, conflicts_with = "restart")]
+    detach: bool,
     /// Begin with nothing: remove what the nodes know, and their event logs
     #[arg(long)]
     fresh: bool,
@@ -134,6 +137,7 @@ fn start(args: &StartArgs) -> anyhow::Result<ExitCode> {
             node: at.host.node,
             config: config.of(at.host),
             restart: args.restart,
+            detach: args.detach,
             fresh: args.fresh,
             within_ms: STARTED_WITHIN.as_millis() as u64,
         };
@@ -154,8 +158,8 @@ fn stop(args: &StopArgs) -> anyhow::Result<ExitCode> {
     let outcomes = args.hosts.read()?.each(false, |at| {
         let stop = Request::Stop { dir: at.dir(), patience_ms: patience.as_millis() as u64 };
         match at.ask("stopping the node", &stop, patience + ON_THE_WAY)? {
-            Answer::Stopped(None) => Ok("was not running".to_owned()),
-            Answer::Stopped(Some(stopped)) => Ok(match stopped.killed {
+            Answer::Stopped { process: None } => Ok("was not running".to_owned()),
+            Answer::Stopped { process: Some(stopped) } => Ok(match stopped.killed {
                 true => format!(
                     "killed: process {} had not stopped within {} s",
                     stopped.pid, args.patience

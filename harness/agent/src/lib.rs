@@ -18,6 +18,7 @@ mod directory;
 pub mod exec;
 mod facts;
 mod input;
+mod ports;
 pub mod probe;
 mod process;
 mod skew;

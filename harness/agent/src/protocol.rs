@@ -129,6 +129,18 @@ pub enum Call {
         /// Address and UDP port to listen at.
         at: String,
     },
+    /// Listens at these addresses (TCP) from now on, and at no others, for others to knock at.
+    Listen {
+        /// Addresses and ports.
+        at: Vec<String>,
+    },
+    /// Tries to connect to each of these addresses, at the same time.
+    Knock {
+        /// Addresses and ports.
+        at: Vec<String>,
+        /// How long each may take, milliseconds.
+        within_ms: u64,
+    },
     /// Compares this host's clock with that of an agent that answers pings.
     CompareClocks {
         /// Where it answers.
@@ -271,6 +283,16 @@ pub enum Answer {
     },
     /// To [`Call::CompareClocks`].
     Compared(Comparison),
+    /// To [`Call::Listen`]: for each address why nobody can listen there, if so.
+    Listening {
+        /// In the order of the addresses.
+        refused: Vec<Option<String>>,
+    },
+    /// To [`Call::Knock`].
+    Knocked {
+        /// In the order of the addresses.
+        found: Vec<Knock>,
+    },
     /// To [`Call::Fault`], [`Call::Strike`], [`Call::Heal`] and [`Call::StopAll`], whose stamps come
     /// as records, to [`Call::StopProbe`], and to what yields nothing else.
     Ok,
@@ -278,6 +300,23 @@ pub enum Answer {
     Leftovers {
         /// The phrases.
         found: Vec<String>,
+    },
+}
+
+/// What came of an attempt to connect.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Knock {
+    /// Somebody listens.
+    Open,
+    /// The host, or somebody on the way, refuses.
+    Refused,
+    /// There was no answer at all.
+    Silent,
+    /// Something else.
+    Failed {
+        /// What the system said.
+        why: String,
     },
 }
 

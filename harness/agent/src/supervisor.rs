@@ -32,6 +32,7 @@ use crate::{
     facts,
     input::{Line, Lines},
     own_executable,
+    ports::{self, Ports},
     probe::Probe,
     process::{Process, how},
     protocol::{self, Answer, Call, Clocks, LogFormat, MAX_LINE, Request, Said},
@@ -75,6 +76,7 @@ pub(crate) struct Supervisor<W> {
     /// After so much silence the harness is gone, whatever its connection looks like.
     lease: Option<Duration>,
     answering: Option<Answering>,
+    ports: Ports,
 }
 
 #[derive(Debug)]
@@ -134,6 +136,7 @@ impl<W: Write> Supervisor<W> {
             heard: Instant::now(),
             lease: None,
             answering: None,
+            ports: Ports::default(),
         })
     }
 
@@ -331,6 +334,11 @@ impl<W: Write> Supervisor<W> {
                     self.answering = Some(Answering::start(&at)?);
                 }
                 Ok(Answer::Ok)
+            }
+            Call::Listen { at } => Ok(Answer::Listening { refused: self.ports.hold(&at) }),
+            Call::Knock { at, within_ms } => {
+                let found = ports::knock(&at, Duration::from_millis(within_ms));
+                Ok(Answer::Knocked { found })
             }
             Call::CompareClocks { with } => skew::compare(&with).map(Answer::Compared),
         }

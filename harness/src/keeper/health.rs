@@ -152,11 +152,15 @@ fn address(questions: &Questions) -> Finding {
     };
     let addresses: Vec<_> = match (addr.as_str(), 0).to_socket_addrs() {
         Ok(addresses) => addresses.collect(),
-        Err(error) => return problem(format!("the host cannot resolve its own addr {addr}: {error}")),
+        Err(error) => {
+            return problem(format!("the host cannot resolve its own addr {addr}: {error}"));
+        }
     };
     match addresses.iter().any(|address| UdpSocket::bind(address).is_ok()) {
         true => Finding::ok(CHECK, format!("{addr} is its own")),
-        false => problem(format!("{addr} is no address of this host, so nodes cannot listen there")),
+        false => {
+            problem(format!("{addr} is no address of this host, so nodes cannot listen there"))
+        }
     }
 }
 

@@ -51,8 +51,8 @@ impl Process {
         let pid = i32::try_from(self.pid).ok().and_then(Pid::from_raw)?;
         let handle = pidfd_open(pid, PidfdFlags::empty()).ok()?;
         // Looked at only now that the number cannot pass on any more.
-        let same = start_time(self.pid) == Some(self.start)
-            && boot().is_ok_and(|boot| boot == self.boot);
+        let same =
+            start_time(self.pid) == Some(self.start) && boot().is_ok_and(|boot| boot == self.boot);
         same.then_some(Handle(handle))
     }
 }
@@ -116,8 +116,7 @@ impl Place {
     /// Makes the folder if it is absent, and keeps others from starting or stopping the node
     /// meanwhile.
     pub(super) fn lock(&self) -> Result<File, String> {
-        let failed =
-            |error: io::Error| format!("cannot use {}: {error}", self.path.display());
+        let failed = |error: io::Error| format!("cannot use {}: {error}", self.path.display());
         fs::create_dir_all(&self.path).map_err(failed)?;
         let lock = File::create(self.file(LOCK)).map_err(failed)?;
         match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
@@ -196,7 +195,7 @@ mod tests {
         let own = Process::own().unwrap();
         assert!(own.handle().is_some());
         assert!(Process { start: own.start + 1, ..own.clone() }.handle().is_none());
-        assert!(Process { boot: "another".to_owned(), ..own.clone() }.handle().is_none());
+        assert!(Process { boot: "another".to_owned(), ..own }.handle().is_none());
         assert!(Process { pid: 0, ..own }.handle().is_none());
     }
 

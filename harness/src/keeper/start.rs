@@ -29,7 +29,7 @@ const KNOCK_AGAIN: Duration = Duration::from_millis(50);
 pub(super) fn start(how: &Start) -> Result<Answer, String> {
     let place = Place::below(&how.dir);
     let _lock = place.lock()?;
-    let systemd = service::is_there();
+    let systemd = !how.detach && service::is_there();
     if how.restart == Restart::Always && !systemd {
         return Err(
             "--restart always is systemd's work, and there is none here, or no sudo without a \
@@ -193,9 +193,6 @@ mod tests {
         let new = started("protocol = \"s-raft\"\nclient_port = 1\n[timing]\n", "/a", Restart::No);
         assert_eq!(difference(&old, &new).unwrap(), "protocol and timing");
         let new = started(&old.config, "/b", Restart::Always);
-        assert_eq!(
-            difference(&old, &new).unwrap(),
-            "version of the program and restart policy"
-        );
+        assert_eq!(difference(&old, &new).unwrap(), "version of the program and restart policy");
     }
 }

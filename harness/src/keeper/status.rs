@@ -80,9 +80,8 @@ pub(super) fn ask(place: &Place) -> Result<Said, String> {
         format!("{} does not say where the node listens", place.file(CONFIG).display())
     })?;
     // A node whose address is none of its host's listens everywhere.
-    let body = get(&host, port, "/status").or_else(|why| {
-        get("127.0.0.1", port, "/status").map_err(|_| why)
-    })?;
+    let body = get(&host, port, "/status")
+        .or_else(|why| get("127.0.0.1", port, "/status").map_err(|_| why))?;
     serde_json::from_str(&body).map_err(|error| format!("its status makes no sense: {error}"))
 }
 
@@ -129,7 +128,8 @@ mod tests {
             std::fs::write(place.file(CONFIG), text).unwrap();
             admin(&place)
         };
-        let config = "node_id = 2\nadmin_port = 6001\npeers = [\"1=10.0.0.1:5000\", \"2=[fd00::2]:5000\"]\n";
+        let config =
+            "node_id = 2\nadmin_port = 6001\npeers = [\"1=10.0.0.1:5000\", \"2=[fd00::2]:5000\"]\n";
         assert_eq!(at(config), Some(("fd00::2".to_owned(), 6001)));
         let other = config.replace("node_id = 2", "node_id = 1");
         assert_eq!(at(&other), Some(("10.0.0.1".to_owned(), 6001)));

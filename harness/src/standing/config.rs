@@ -62,6 +62,16 @@ mod tests {
             preset: Preset::Lan,
             hosts: &inventory.hosts,
         };
-        insta::assert_snapshot!(cluster.of(&inventory.hosts[1]), @"");
+        insta::assert_snapshot!(cluster.of(&inventory.hosts[1]), @r#"
+        cluster = "lab"
+        protocol = "raft"
+        node_id = 2
+        peers = ["1=10.0.0.1:5000", "2=[fd00::2]:5000"]
+        client_port = 2379
+        admin_port = 2380
+
+        [timing]
+        preset = "lan"
+        "#);
     }
 }

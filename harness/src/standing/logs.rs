@@ -150,8 +150,7 @@ impl Scribe {
             return Some(format!("{host}: {line}"));
         };
         let Source::Node(node) = record.source else { return None };
-        let console =
-            self.consoles.entry(host.to_owned()).or_insert_with(|| Console::new(node));
+        let console = self.consoles.entry(host.to_owned()).or_insert_with(|| Console::new(node));
         let words = console.line(Time::from_nanos(record.mono_ns), &record.event)?;
         let at = UNIX_EPOCH + Duration::from_nanos(record.wall_ns);
         let at = humantime::format_rfc3339_millis(at).to_string();
