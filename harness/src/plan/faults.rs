@@ -464,7 +464,7 @@ mod tests {
         kind = "partition" / groups = [["leader"], ["sub-leaders"], ["others"]]
           x.toml, line 16: partition strikes 5 of 5 nodes and leaves 0, but a leader needs a majority of 3: nobody could be elected; take a larger cluster, fewer sub-leaders (timing.sub_leader_ratio) or another target
         isolated etcd
-          x.toml, line 19: variant etcd: etcd dials its peers from any address, so packets of its nodes cannot be told apart on one machine; run isolate with --inventory (`sraft testbed up` makes hosts), or leave etcd out
+          x.toml, line 20: variant etcd: etcd dials its peers from any address, so packets of its nodes cannot be told apart on one machine; run isolate with --inventory (`sraft testbed up` makes hosts), or leave etcd out
         "#);
     }
 }

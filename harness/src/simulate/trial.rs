@@ -179,7 +179,7 @@ impl Stage {
                 leader: leader.node,
                 term: leader.term,
                 ranks: ranks.clone(),
-                victims: victims.clone(),
+                victims,
             },
         );
         let drawn = rng.random::<f64>();
