@@ -201,8 +201,8 @@ pub(super) fn draw(
         canvas.heading(title, &explanation)?;
         let head = Pen::new(MEDIUM, INK).bold();
         canvas.text(head, fields[0].0, TOP - 40, "acknowledged writes per second")?;
-        let scale = if log { ", logarithmic" } else { "" };
-        let slowest = format!("slowest write, by intended start (ms{scale})");
+        let scale = if log { ", log axis" } else { "" };
+        let slowest = format!("slowest write by intended start (ms{scale})");
         canvas.text(head, fields[1].0, TOP - 40, &head.fit(&slowest, half))?;
         for (nth, (panel, group)) in panels.iter().zip(subject.groups).enumerate() {
             let top = TOP + pitch * nth as i32 + HEAD;
