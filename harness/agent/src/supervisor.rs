@@ -9,12 +9,13 @@
 //! on when the agent reads: every record carries the time at which its writer made it.
 
 mod links;
+mod outbox;
+mod probe;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    io::{self, Write},
+    io::Write,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
-    os::unix::process::ExitStatusExt,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -24,7 +25,7 @@ use rustix::{
     fs::inotify,
     io::Errno,
 };
-use sraft_events::{Event, FaultAction, NodeId, Record, Source};
+use sraft_events::{Event, FaultAction, NodeId};
 
 use crate::{
     AgentError, clock,
@@ -34,14 +35,12 @@ use crate::{
     own_executable,
     ports::{self, Ports},
     probe::Probe,
-    process::{Process, how},
-    protocol::{self, Answer, Call, Clocks, LogFormat, MAX_LINE, Request, Said},
+    process::Process,
+    protocol::{self, Answer, Call, LogFormat, MAX_LINE, Request, Said},
     rules,
     skew::{self, Answering},
     tail::EventLog,
 };
-
-mod probe;
 
 /// How long the agent lets events gather before it looks at them.
 pub const QUIET: Duration = Duration::from_millis(10);
@@ -68,7 +67,7 @@ pub(crate) struct Supervisor<W> {
     links: links::Links,
     seq: u64,
     records: Vec<String>,
-    texts: Vec<Text>,
+    texts: Vec<outbox::Text>,
     pending: Vec<Said>,
     due: Option<Instant>,
     /// When anything was last heard.
@@ -84,17 +83,6 @@ struct Host {
     name: String,
     directory: Directory,
     keep: bool,
-}
-
-/// Lines of another system's log.
-#[derive(Debug)]
-struct Text {
-    node: NodeId,
-    pid: u32,
-    clocks: Clocks,
-    lines: Vec<String>,
-    /// How many of the records come before them.
-    before: usize,
 }
 
 /// What a descriptor that became ready belongs to.
@@ -489,127 +477,6 @@ impl<W: Write> Supervisor<W> {
             }
         }
         Ok(())
-    }
-
-    // ---- what the agent tells ----------------------------------------------------------------
-
-    fn record(&mut self, at: Clocks, event: Event) {
-        let seq = self.seq;
-        self.seq += 1;
-        self.record_as(seq, at, event);
-    }
-
-    fn record_as(&mut self, seq: u64, at: Clocks, event: Event) {
-        let Some(host) = &self.host else { return };
-        let source = Source::Agent(host.name.clone());
-        let record = Record { source, seq, mono_ns: at.mono_ns, wall_ns: at.wall_ns, event };
-        self.records.push(serde_json::to_string(&record).expect("a record is plain data"));
-    }
-
-    /// Reads the logs, reaps who has ended, and announces it after the last line of its log.
-    fn gather(&mut self) {
-        let mut events = [0_u8; 4 << 10];
-        // What changed does not matter: all logs are looked at, they are few.
-        while rustix::io::read(&self.inotify, &mut events).is_ok_and(|n| n > 0) {}
-        self.look_at_probe();
-        let mut died = Vec::new();
-        for (&node, process) in &mut self.processes {
-            let drained = match process.log.format() {
-                LogFormat::Records => process.log.drain(&mut self.records),
-                LogFormat::Text => {
-                    let mut lines = Vec::new();
-                    let drained = process.log.drain(&mut lines);
-                    let (before, clocks) = (self.records.len(), clock::read());
-                    let pid = process.pid();
-                    self.texts.push(Text { node, pid, clocks, lines, before });
-                    drained
-                }
-            };
-            if let Err(error) = drained
-                && !process.told
-            {
-                // A node whose log cannot be read is of no use. Its death brings the reason along.
-                died.push((
-                    node,
-                    format!("was killed, because its event log cannot be read: {error}"),
-                ));
-                process.kill();
-            }
-        }
-        for (node, why) in died {
-            let stderr = self.processes[&node].errors.text();
-            self.pending.push(Said::Died { node, how: why, stderr });
-        }
-        let mut over: Vec<_> =
-            self.processes.iter().filter_map(|(&node, p)| Some((p.ended?, node))).collect();
-        over.sort_by_key(|((_, seq), _)| *seq);
-        for ((at, seq), node) in over {
-            let Some(mut process) = self.processes.remove(&node) else { continue };
-            process.errors.drain();
-            // Whatever the node may have started must not outlive it.
-            let told = process.told;
-            process.kill();
-            let pid = process.pid();
-            let status = process.reap();
-            let (code, signal) = match &status {
-                Ok(status) => (status.code(), status.signal()),
-                Err(_) => (None, None),
-            };
-            self.record_as(seq, at, Event::ProcessExited { node, pid, code, signal });
-            if !told {
-                let how = status.map_or_else(|error| error.to_string(), how);
-                self.pending.push(Said::Died { node, how, stderr: process.errors.text() });
-            }
-        }
-    }
-
-    fn deliver(&mut self) -> Result<(), AgentError> {
-        self.due = None;
-        self.gather();
-        let broke = |source| AgentError::Pipe { end: "output", source };
-        let ops = std::mem::take(&mut self.ops);
-        let mut records = std::mem::take(&mut self.records);
-        let mut later = Vec::new();
-        for text in std::mem::take(&mut self.texts).into_iter().rev() {
-            // Whose process has just started, or ended, is told before, or after, its lines.
-            let after = records.split_off(text.before);
-            later.push((text, after));
-        }
-        self.say_lines(records, |lines| Said::Records { lines }).map_err(broke)?;
-        for (Text { node, pid, clocks, lines, .. }, records) in later.into_iter().rev() {
-            let text = |lines| Said::Text { node, pid, clocks, lines };
-            self.say_lines(lines, text).map_err(broke)?;
-            self.say_lines(records, |lines| Said::Records { lines }).map_err(broke)?;
-        }
-        self.say_lines(ops, |lines| Said::Ops { lines }).map_err(broke)?;
-        for said in std::mem::take(&mut self.pending) {
-            self.say(&said).map_err(broke)?;
-        }
-        self.output.flush().map_err(broke)
-    }
-
-    /// Says lines in bounded messages: the harness refuses those beyond `MAX_LINE`.
-    fn say_lines(
-        &mut self,
-        lines: Vec<String>,
-        said: impl Fn(Vec<String>) -> Said,
-    ) -> io::Result<()> {
-        let (mut batch, mut bytes) = (Vec::new(), 0);
-        for line in lines {
-            bytes += line.len();
-            batch.push(line);
-            if bytes > MAX_LINE / 16 {
-                bytes = 0;
-                self.say(&said(std::mem::take(&mut batch)))?;
-            }
-        }
-        if batch.is_empty() { Ok(()) } else { self.say(&said(batch)) }
-    }
-
-    fn say(&mut self, said: &Said) -> io::Result<()> {
-        let mut line = serde_json::to_vec(said)?;
-        line.push(b'\n');
-        self.output.write_all(&line)
     }
 
     /// Leaves nothing behind: no process and, unless it was told to keep them, no files.
