@@ -39,7 +39,8 @@ impl Command {
 impl Aws for Command {
     fn call(&self, args: &[&str]) -> anyhow::Result<Value> {
         let mut command = std::process::Command::new("aws");
-        command.args(args).args(["--output", "json", "--no-cli-pager"]);
+        // Both major versions of the program know how to do without a pager this way.
+        command.args(args).args(["--output", "json"]).env("AWS_PAGER", "");
         if let Some(region) = &self.region {
             command.args(["--region", region]);
         }
