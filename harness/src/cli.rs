@@ -169,7 +169,8 @@ pub(crate) struct PlanArgs {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum SimCommand {
-    /// Run many seeds; each is a cluster of its own with its own mix of faults
+    /// Run many seeds; each is a cluster of its own with its own mix of faults, commands, reads and
+    /// snapshots
     Swarm {
         /// How many seeds
         #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]

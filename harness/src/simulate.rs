@@ -253,7 +253,7 @@ fn account(seeds: u64, sum: &Tally, began: Instant) -> String {
     format!(
         "{seeds} seeds without a violation in {seconds:.1} s ({:.0} a second): {} events, {} \
          messages, {} leaders elected, {} of them by promotion and {} by handover, {} entries \
-         committed\n",
+         committed, {} reads served, {} snapshots taken and {} installed\n",
         seeds as f64 / seconds,
         sum.events,
         sum.messages,
@@ -261,5 +261,8 @@ fn account(seeds: u64, sum: &Tally, began: Instant) -> String {
         sum.promotions,
         sum.handovers,
         sum.committed,
+        sum.reads,
+        sum.snapshots,
+        sum.installs,
     )
 }

@@ -20,6 +20,7 @@
 mod application;
 mod calendar;
 mod checker;
+mod clients;
 mod disk;
 mod distribution;
 mod failover;
@@ -31,15 +32,16 @@ mod trace;
 mod world;
 
 pub use checker::Violation;
+pub use clients::{ClientAction, ClientOp};
 pub use distribution::{Distribution, DistributionError, LogNormal, Uniform};
 pub use failover::{Failover, Trial, TrialError};
 pub use model::{
     ClockModel, Cut, DiskModel, EvidenceModel, Fault, LinkModel, MAX_NODES, Model, ModelError,
     Network, Replication, ScheduledFault,
 };
-pub use swarm::{Failure, replay, swarm};
+pub use swarm::{Failure, history, replay, swarm};
 #[cfg(feature = "mutants")]
-pub use swarm::{replay_with_flaw, swarm_with_flaw};
+pub use swarm::{history_with_flaw, replay_with_flaw, swarm_with_flaw};
 pub use world::{Milestone, Observe, Tally, World};
 
 /// What can be wrong with every node of a cluster on purpose.

@@ -12,7 +12,7 @@ use rand_chacha::ChaCha8Rng;
 use sraft_core::{Node, NodeId, Role, Time};
 
 use self::trouble::Trouble;
-use crate::{Fault, Model, Observe, Tally, Violation, World};
+use crate::{ClientOp, Fault, Model, Observe, Tally, Violation, World};
 
 /// What went wrong with a seed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -60,6 +60,18 @@ pub fn replay_with_flaw(seed: u64, flaw: crate::Flaw) -> String {
     Swarm { flaw: Some(flaw), ..Swarm::new(seed) }.replayed(seed)
 }
 
+/// Runs one seed without a look at its invariants, and returns what clients saw: one register that
+/// every proposed command writes and every read reads.
+pub fn history(seed: u64) -> Vec<ClientOp> {
+    Swarm::new(seed).history(seed)
+}
+
+/// Like [`history`], with a flaw in every node.
+#[cfg(feature = "mutants")]
+pub fn history_with_flaw(seed: u64, flaw: crate::Flaw) -> Vec<ClientOp> {
+    Swarm { flaw: Some(flaw), ..Swarm::new(seed) }.history(seed)
+}
+
 /// What a seed stands for.
 #[derive(Clone, Debug)]
 struct Swarm {
@@ -98,8 +110,16 @@ impl Swarm {
         World::new(&self.model, seed, observe).expect("swarms draw valid models only")
     }
 
+    /// What clients saw, whatever else became of the run. Nothing is checked: the clients are to
+    /// find out by themselves.
+    fn history(&self, seed: u64) -> Vec<ClientOp> {
+        let mut world = self.world(seed, Observe { clients: true, ..Observe::default() });
+        let _ = self.clone().trouble(&mut world, seed);
+        world.history()
+    }
+
     fn run(&self, seed: u64, trace: bool) -> (Result<Tally, Failure>, String) {
-        let mut world = self.world(seed, Observe { check: true, record: false, trace });
+        let mut world = self.world(seed, Observe { check: true, trace, ..Observe::default() });
         let outcome = self.clone().trouble(&mut world, seed);
         (outcome.map(|()| world.tally()), world.trace())
     }

@@ -23,6 +23,7 @@ use crate::{
     application::Application,
     calendar::Calendar,
     checker::{Checker, Violation},
+    clients::{ClientOp, Clients},
     disk::Disk,
     link::{Link, State},
     model::{Cut, Fault, Model, ModelError, Samplers},
@@ -129,7 +130,7 @@ pub struct Tally {
     pub promotions: u64,
     /// Of those, the ones to whom the old leader handed over.
     pub handovers: u64,
-    /// Entries committed by the cluster (0 without checking).
+    /// Entries committed by the cluster (without checking, those that a running node has applied).
     pub committed: u64,
     /// Snapshots that nodes have taken of their own state.
     pub snapshots: u64,
@@ -164,7 +165,7 @@ pub struct Milestone {
     pub at: Time,
 }
 
-/// Whether a run checks, records and traces.
+/// What is kept of a run, and whether it is checked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Observe {
     /// Check every invariant after every event.
@@ -173,6 +174,8 @@ pub struct Observe {
     pub record: bool,
     /// Keep a readable account of the last events.
     pub trace: bool,
+    /// Keep what clients asked and were told.
+    pub clients: bool,
 }
 
 /// A simulated cluster. The same model and the same seed give the same run on every machine.
@@ -194,6 +197,7 @@ pub struct World {
     /// Reads that have been asked.
     asked: u64,
     checker: Option<Checker>,
+    clients: Option<Clients>,
     recorder: Option<Recorder>,
     trace: Option<Trace>,
     violation: Option<Box<Violation>>,
@@ -293,6 +297,7 @@ impl World {
             snapshot_entries: model.replication.snapshot_entries,
             asked: 0,
             checker: observe.check.then(|| Checker::new(size)),
+            clients: observe.clients.then(|| Clients::new(size)),
             recorder: observe.record.then(|| Recorder::new(&members, lowered.sub_leaders())),
             trace: observe.trace.then(Trace::default),
             violation: None,

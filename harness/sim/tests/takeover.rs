@@ -7,7 +7,7 @@ use sraft_core::{Event, NodeId, Preset, Protocol, TimingKnobs};
 use sraft_events::{CampaignKind, Source};
 use sraft_sim::{ClockModel, Cut, DiskModel, Distribution, Fault, Model, Observe, World};
 
-const CHECKED: Observe = Observe { check: true, record: false, trace: false };
+const CHECKED: Observe = Observe { check: true, record: false, trace: false, clients: false };
 
 fn millis(count: u64) -> Duration {
     Duration::from_millis(count)

@@ -26,8 +26,15 @@ impl World {
         if let Some(snapshot) = &output.install {
             let state = Application::decode(&snapshot.data);
             *application = state.expect("the checker has seen that the snapshot is whole");
+            if let Some(clients) = &mut self.clients {
+                clients.installed(index, application.digest);
+            }
         }
         output.committed.iter().for_each(|entry| application.apply(entry));
+        if let Some(clients) = &mut self.clients {
+            output.committed.iter().for_each(|entry| clients.applied(index, entry));
+            clients.answered(index, &output.reads, application.applied);
+        }
         self.tally.reads += output.reads.iter().filter(|read| read.index.is_some()).count() as u64;
         self.serialise_if_due(index);
         self.set_alarm(index);
@@ -45,6 +52,9 @@ impl World {
         host.serialises = true;
         let longest = host.config.snapshot_chunk_bytes.min(1 << 10) * 4;
         let padding = self.rng.random_range(0..=longest);
+        if let Some(clients) = &mut self.clients {
+            clients.serialised(index, host.application.digest);
+        }
         let data = host.application.encode(self.rng.random(), padding);
         let (node, life) = (index as u32, host.life);
         let delay = self.samplers.write.draw(&mut self.rng);
@@ -61,7 +71,22 @@ impl World {
         if let Some(checker) = &mut self.checker {
             checker.asked(index, id, self.now);
         }
+        if let Some(clients) = &mut self.clients {
+            clients.read(index, id);
+        }
         self.input(index, Input::Read { id });
+    }
+
+    /// A client of this node wants to write.
+    pub(super) fn propose(&mut self, index: usize) {
+        let node = self.hosts[index].node.as_ref();
+        // A command that nobody can take is dropped for certain.
+        let is_taken = node.is_some_and(|node| node.status().leader.is_some());
+        let command = match &mut self.clients {
+            Some(clients) if is_taken => clients.write(index),
+            _ => vec![b'x'],
+        };
+        self.input(index, Input::Propose { command });
     }
 
     pub(super) fn observe(&mut self, index: usize, event: Event) {

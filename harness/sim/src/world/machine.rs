@@ -88,10 +88,7 @@ impl World {
                     }
                 }
             }
-            Fault::Propose(node) => {
-                let command = vec![b'x'];
-                self.input(index(node), Input::Propose { command });
-            }
+            Fault::Propose(node) => self.propose(index(node)),
             Fault::Read(node) => self.read(index(node)),
             Fault::Transfer(node) => {
                 self.agent(index(node), FaultAction::Stop);
@@ -132,6 +129,10 @@ impl World {
         host.node = Some(node);
         if let Some(recorder) = &mut self.recorder {
             recorder.started(index, host.life, hard_state.term, last_index, now);
+        }
+        if let Some(clients) = &mut self.clients {
+            let Application { applied, digest } = host.application;
+            clients.started(index, (applied > 0).then_some(digest));
         }
         if let Some(checker) = &mut self.checker {
             checker.started(index, hard_state, host.application.applied);

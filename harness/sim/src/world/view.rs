@@ -61,7 +61,11 @@ impl World {
 
     /// What the run adds up to so far.
     pub fn tally(&self) -> Tally {
-        let committed = self.checker.as_ref().map_or(0, Checker::committed);
+        let applied = || {
+            let running = self.hosts.iter().filter(|host| host.node.is_some());
+            running.map(|host| host.application.applied).max().unwrap_or(0)
+        };
+        let committed = self.checker.as_ref().map_or_else(applied, Checker::committed);
         Tally { committed, ..self.tally }
     }
 
@@ -73,6 +77,12 @@ impl World {
     /// The records so far, if they are kept; they are handed over only once.
     pub fn take_records(&mut self) -> Vec<Record> {
         self.recorder.as_mut().map(Recorder::take).unwrap_or_default()
+    }
+
+    /// What clients asked and were told, if it is kept: every write, and the reads that were
+    /// served, in the order in which they were asked.
+    pub fn history(&self) -> Vec<ClientOp> {
+        self.clients.as_ref().map(Clients::history).unwrap_or_default()
     }
 
     /// The account of the last events, if one is kept.
