@@ -102,6 +102,9 @@ pub(crate) struct RunArgs {
     /// Keep the nodes' directories and say where they are
     #[arg(long)]
     pub(crate) keep: bool,
+    /// Use the nodes that `sraft cluster start` has started; they stay up, and those killed come back
+    #[arg(long, requires = "inventory", conflicts_with = "keep")]
+    pub(crate) attach: bool,
     #[command(flatten)]
     pub(crate) hosts: HostArgs,
 }

@@ -1,5 +1,6 @@
 //! The cluster of the moment: its processes, by way of the agents, and what is known of it.
 
+mod attached;
 mod links;
 mod probe;
 
@@ -79,6 +80,8 @@ pub(crate) struct Cluster {
     /// How the hosts' clocks stand to one another, as far as there are several.
     clocks: Option<Clocks>,
     launch: Option<Launch>,
+    /// Whether the nodes are there before us and after us.
+    attached: bool,
     membership: Membership,
     reader: Option<Box<dyn Reader>>,
     view: View,
@@ -135,6 +138,7 @@ impl Cluster {
             inbox,
             clocks: None,
             launch: None,
+            attached: false,
             membership: Membership::default(),
             reader: None,
             view: View::default(),
@@ -257,12 +261,18 @@ impl Cluster {
         self.view = View::of(launch.system.log());
         self.launch = Some(launch.clone());
         let nodes: Vec<NodeId> = (1..=u64::from(launch.size)).collect();
-        self.launch(&nodes, true)
+        match self.attached {
+            true => self.adopt(&nodes),
+            false => self.launch(&nodes, true),
+        }
     }
 
     /// Starts nodes again in their directories.
     pub(crate) fn restart(&mut self, nodes: &[NodeId]) -> Result<(), Halt> {
-        self.launch(nodes, false)
+        match self.attached {
+            true => self.revive(nodes),
+            false => self.launch(nodes, false),
+        }
     }
 
     fn launch(&mut self, nodes: &[NodeId], fresh: bool) -> Result<(), Halt> {
@@ -276,7 +286,7 @@ impl Cluster {
         self.ask_all(calls).map(drop)
     }
 
-    /// Ends every node. What their logs still held has been taken up afterwards.
+    /// Ends every node, or lets it go. What their logs still held has been taken up afterwards.
     pub(crate) fn stop(&mut self) -> Result<(), Halt> {
         loop {
             let all = (0..self.agents.len()).map(|agent| (agent, Call::StopAll {})).collect();

@@ -39,7 +39,7 @@ use serde::{Deserialize, Serialize};
 use sraft_events::NodeId;
 
 pub(crate) use log::LogArgs;
-pub(crate) use place::Process;
+pub(crate) use place::{EVENT_LOG, PROCESS, Process};
 
 /// Longest request, in bytes.
 const LONGEST: u64 = 1 << 20;
@@ -50,8 +50,20 @@ pub(crate) enum KeeperCommand {
     Ask,
     /// Be the node of this folder
     Node(NodeArgs),
+    /// Start the node again as it was started last
+    Revive(ReviveArgs),
     /// Write out the node's event log
     Log(LogArgs),
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ReviveArgs {
+    /// The host's folder
+    #[arg(long, value_name = "DIR")]
+    dir: PathBuf,
+    /// How long it may take, milliseconds
+    #[arg(long, value_name = "MS")]
+    within_ms: u64,
 }
 
 #[derive(Args, Debug)]
@@ -162,6 +174,8 @@ pub(crate) struct NodeState {
     pub(crate) unit: Option<String>,
     /// Whether it is started again when it dies, if it was ever started.
     pub(crate) restart: Option<Restart>,
+    /// Its configuration file, if it was ever started.
+    pub(crate) config: Option<String>,
     /// What it says of itself.
     pub(crate) said: Option<status::Said>,
     /// Why it says nothing although it runs.
@@ -173,6 +187,9 @@ pub(crate) fn run(command: &KeeperCommand) -> anyhow::Result<ExitCode> {
     match command {
         KeeperCommand::Ask => ask()?,
         KeeperCommand::Node(args) => start::become_node(&args.dir)?,
+        KeeperCommand::Revive(args) => {
+            start::revive(&args.dir, args.within_ms).map_err(anyhow::Error::msg)?;
+        }
         KeeperCommand::Log(args) => log::write_out(args)?,
     }
     Ok(ExitCode::SUCCESS)

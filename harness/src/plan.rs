@@ -13,7 +13,11 @@ mod workload;
 pub(crate) use describe::describe;
 pub(crate) use workload::Probe;
 
-use std::{collections::BTreeMap, ops::RangeInclusive, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::RangeInclusive,
+    time::Duration,
+};
 
 use rand::{SeedableRng, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
@@ -145,6 +149,30 @@ impl RunPlan {
         })
     }
 
+    /// Leaves only these variants: those that can be run on cluster `name`, which is up already.
+    pub(crate) fn attach(&mut self, name: &str, variants: &BTreeSet<String>) {
+        self.launches.retain(|(_, variant), _| variants.contains(variant));
+        let plan = &mut self.plan;
+        plan.attached = Some(name.to_owned());
+        plan.settings.retain(|setting| variants.contains(&setting.variant));
+        plan.variants.retain(|variant| variants.contains(&variant.name));
+        if let Some(first) = plan.variants.first().cloned()
+            && plan.variants.iter().all(|variant| !variant.baseline)
+        {
+            plan.variants[0] = PlannedVariant { baseline: true, ..first };
+        }
+        if let Some(wish) = &mut plan.report {
+            wish.panels.iter_mut().for_each(|panel| panel.retain(|name| variants.contains(name)));
+            wish.panels.retain(|panel| !panel.is_empty());
+        }
+        plan.blocks.retain(|block| variants.contains(&block.variant));
+        let mut trials = 1..;
+        for (block, number) in plan.blocks.iter_mut().zip(1..) {
+            block.block = number;
+            block.trials = trials.by_ref().take(block.trials.len()).collect();
+        }
+    }
+
     /// Checks and expands an experiment that runs on this machine.
     #[cfg(test)]
     pub(crate) fn new(file: &File, overrides: Overrides) -> Result<RunPlan, Refused> {
@@ -238,6 +266,7 @@ impl RunPlan {
             settings,
             blocks: order(&strata, count, block, warmup, seed),
             report: given.report.clone(),
+            attached: None,
         };
         let place = inventory.map(|inventory| place(given, inventory));
         Ok(RunPlan { plan, timeout: trials.timeout.0, backend, place, launches })

@@ -27,6 +27,7 @@ use crate::{
     trial::{self, Trial},
 };
 
+mod attach;
 mod hosts;
 
 use self::hosts::{Reached, reach, same_hosts};
@@ -47,7 +48,7 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     if begun.plan.backend == Backend::Sim {
         return simulate::run(args, begun);
     }
-    let Begun { plan, reached, dir, lock, done, .. } = begun;
+    let Begun { plan, reached, left_out, dir, lock, done, .. } = begun;
 
     // 2. Agents, which own every process and every working file from now on.
     let work = work_dir(&dir)?;
@@ -63,6 +64,9 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
         }
     };
     let (mut cluster, facts) = Cluster::open(hosts, args.keep, seed)?;
+    if plan.plan.attached.is_some() {
+        cluster.attach();
+    }
     cluster.check_faults(plan.needs())?;
     let mut manifest = match dir.read_manifest() {
         Ok(manifest) if args.resume.is_some() => {
@@ -87,6 +91,13 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     // 3. The trials.
     let mut progress = Progress::new(&plan.plan, done.len() as u64);
     progress.note(&format!("{}: writing to {}", plan.plan.experiment, dir.results().display()));
+    if let Some(name) = &plan.plan.attached {
+        let left_out = match left_out.is_empty() {
+            true => String::new(),
+            false => format!("; it runs with other settings than {}", left_out.join(", ")),
+        };
+        progress.note(&format!("on cluster {name}, which stays up{left_out}"));
+    }
     if !sent.is_empty() {
         progress.note(&format!("the program was sent to {}", sent.join(", ")));
     }
@@ -164,6 +175,8 @@ pub(crate) struct Begun {
     pub(crate) plan: RunPlan,
     /// The hosts, if they are others than this machine.
     reached: Option<Vec<Reached>>,
+    /// Variants that do not suit the cluster which is up already.
+    left_out: Vec<String>,
     pub(crate) dir: RunDir,
     pub(crate) lock: RunLock,
     pub(crate) done: BTreeSet<u64>,
@@ -176,17 +189,21 @@ fn begin(args: &RunArgs) -> anyhow::Result<Begun> {
     let file = File::read(path)?;
     let overrides = Overrides { trials: args.trials, seed: args.seed };
     let inventory = args.hosts.inventory()?;
-    let plan = RunPlan::on(&file, overrides, inventory.as_ref())?;
+    let mut plan = RunPlan::on(&file, overrides, inventory.as_ref())?;
     installed(&plan)?;
     if plan.backend == Backend::Local {
         sraft_agent::rules::check(plan.needs()).map_err(anyhow::Error::msg)?;
     }
     let reached = inventory.map(|inventory| reach(inventory, args)).transpose()?;
+    let left_out = match (&reached, args.attach) {
+        (Some(hosts), true) => attach::fit(&mut plan, hosts)?,
+        _ => Vec::new(),
+    };
     let dir = create(&args.out, &plan.plan.experiment, args.name.as_deref())?;
     let lock = dir.lock()?;
     dir.write_experiment(&file.text)?;
     dir.write_plan(&plan.plan)?;
-    Ok(Begun { plan, reached, dir, lock, done: BTreeSet::new(), reached_ns: 0 })
+    Ok(Begun { plan, reached, left_out, dir, lock, done: BTreeSet::new(), reached_ns: 0 })
 }
 
 /// Refuses what this machine has no programs for.
@@ -241,7 +258,21 @@ fn resume(args: &RunArgs, run: &Path) -> anyhow::Result<Begun> {
         seed: Some(args.seed.unwrap_or(planned.seed)),
     };
     let inventory = args.hosts.inventory()?;
-    let plan = RunPlan::on(&file, overrides, inventory.as_ref())?;
+    let mut plan = RunPlan::on(&file, overrides, inventory.as_ref())?;
+    if args.attach != planned.attached.is_some() {
+        bail!(
+            "{} was begun {} --attach; go on with it in the same way",
+            dir.results().display(),
+            if args.attach { "without" } else { "with" }
+        );
+    }
+    let mut early = None;
+    let mut left_out = Vec::new();
+    if let (true, Some(inventory)) = (args.attach, &inventory) {
+        let hosts = reach(inventory.clone(), args)?;
+        left_out = attach::fit(&mut plan, &hosts)?;
+        early = Some(hosts);
+    }
     if plan.plan != planned {
         bail!(
             "the plan of {} was another one: it cannot be gone on with under other options or by \
@@ -260,8 +291,11 @@ fn resume(args: &RunArgs, run: &Path) -> anyhow::Result<Begun> {
         );
     }
     let reached_ns = resumed.events.records.iter().map(|record| record.mono_ns).max();
-    let reached = inventory.map(|inventory| reach(inventory, args)).transpose()?;
-    Ok(Begun { plan, reached, dir, lock, done, reached_ns: reached_ns.unwrap_or(0) })
+    let reached = match early {
+        Some(hosts) => Some(hosts),
+        None => inventory.map(|inventory| reach(inventory, args)).transpose()?,
+    };
+    Ok(Begun { plan, reached, left_out, dir, lock, done, reached_ns: reached_ns.unwrap_or(0) })
 }
 
 /// Trials of one variant in one cell; the same number for all.

@@ -242,6 +242,88 @@ fn a_cluster_stays_up_until_it_is_stopped_and_everything_may_be_said_twice() {
     assert!(place.processes().is_empty());
 }
 
+const ATTACHED: &str = r#"
+name = "attached"
+question = "How long without a leader, on a cluster that is up already?"
+cluster = { size = 3, backend = "local" }
+fault = { kind = "kill", target = "leader" }
+trials = { count = 2, block = 2, warmup = 0, timeout = "10s", seed = 1 }
+variant = [
+    { name = "raft", protocol = "raft", baseline = true },
+    { name = "s-raft", protocol = "s-raft" },
+]
+"#;
+
+#[test]
+fn an_experiment_uses_the_running_nodes_and_puts_back_those_that_it_has_killed() {
+    let Some(place) = Place::new() else { return };
+    fs::write(place.server.path("attached.toml"), ATTACHED).unwrap();
+    let raft = ATTACHED.replace("    { name = \"s-raft\", protocol = \"s-raft\" },\n", "");
+    fs::write(place.server.path("raft.toml"), raft).unwrap();
+    let said = place.fails(&["run", "attached.toml", "--attach", "--name", "down"]);
+    assert_eq!(said.matches("its node does not run; `sraft cluster start` it").count(), HOSTS);
+
+    place.start();
+    let said = place.fails(&["run", "raft.toml", "--attach", "--name", "other"]);
+    assert!(said.contains("variant raft is raft, and the nodes run s-raft"), "{said}");
+    assert!(!place.server.path("results").exists(), "something was begun");
+
+    let pids = || (1..=HOSTS).map(|node| place.pid(node)).collect::<Vec<u32>>();
+    let before = pids();
+    let output = place.run(&["run", "attached.toml", "--attach", "--name", "whole"]);
+    let said = text(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    assert!(said.contains("on cluster sraft, which stays up"), "{said}");
+    assert!(said.contains("it runs with other settings than raft"), "{said}");
+    let after = pids();
+    let results = place.server.path("results/attached/whole");
+    let trials = fs::read_to_string(results.join("trials.csv")).unwrap();
+    assert_eq!(trials.lines().count(), 1 + 2, "{trials}");
+    let events = fs::read_to_string(results.join("events.jsonl")).unwrap();
+    let records: Vec<sraft_events::Record> =
+        events.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let mut killed: Vec<u64> = Vec::new();
+    let mut started = 0;
+    for record in &records {
+        match &record.event {
+            sraft_events::Event::FaultApplied { node, pid, .. } => {
+                assert!(before.contains(pid) || after.contains(pid) || killed.contains(node));
+                killed.push(*node);
+            }
+            sraft_events::Event::NodeStarted { .. } => started += 1,
+            _ => {}
+        }
+    }
+    assert_eq!(killed.len(), 2, "{trials}");
+    // What the nodes had recorded before is no part of it.
+    assert_eq!(started, killed.len(), "{events}");
+    for node in 1..=HOSTS {
+        let same = before[node - 1] == after[node - 1];
+        assert_eq!(same, !killed.contains(&(node as u64)), "node {node}: {before:?} {after:?}");
+    }
+    assert_eq!(place.processes().len(), HOSTS, "somebody stayed behind");
+
+    // The harness dies between two trials, or in the middle of one.
+    let mut command =
+        place.command(&["run", "attached.toml", "--attach", "--name", "cut", "--trials", "500"]);
+    let mut cut = command.stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
+    let rows = place.server.path("results/attached/cut/trials.csv");
+    wait_until("a trial", || fs::read_to_string(&rows).is_ok_and(|rows| rows.lines().count() > 1));
+    cut.kill().unwrap();
+    cut.wait().unwrap();
+    wait_until("the agents to end and all nodes to be up", || {
+        place.processes().len() == HOSTS && place.status().iter().all(|node| node["up"] == true)
+    });
+    for node in 1..=HOSTS {
+        let left = fs::read_dir(place.dir(node)).unwrap();
+        let mut left: Vec<_> = left.map(|entry| entry.unwrap().file_name()).collect();
+        left.sort();
+        assert_eq!(left, ["bin", "cluster"], "something was left on node {node}");
+    }
+    place.done(&["cluster", "stop"]);
+    assert!(place.processes().is_empty());
+}
+
 #[test]
 fn what_is_recorded_is_shown_as_it_happens_and_nobody_stays_behind() {
     use std::io::BufRead;

@@ -16,18 +16,22 @@ use crate::{
 
 /// Variables that a node inherits. No others: an experiment must not depend on the shell that it
 /// was started from, and nodes read some variables as options.
-const INHERITED: &[&str] =
+pub(crate) const INHERITED: &[&str] =
     &["PATH", "HOME", "TMPDIR", "LD_LIBRARY_PATH", "RUST_BACKTRACE", "LLVM_PROFILE_FILE"];
 
 /// A node's process, from its start until it has been reaped.
 #[derive(Debug)]
 pub(crate) struct Process {
-    child: Child,
+    /// None if somebody else has started it: it is only looked after for a while then.
+    child: Option<Child>,
+    pid: u32,
     pidfd: OwnedFd,
     pub(crate) log: EventLog,
     pub(crate) errors: ErrorTail,
     /// Whether it was told to end: its end is no news then.
     pub(crate) told: bool,
+    /// Whether it has been paused and not been resumed since.
+    pub(crate) paused: bool,
     /// When its end was seen, and the number that its record has got.
     pub(crate) ended: Option<(Clocks, u64)>,
 }
@@ -50,7 +54,9 @@ impl Process {
         let opened = pidfd_open(Pid::from_child(&child), PidfdFlags::empty());
         match (opened, errors) {
             (Ok(pidfd), Ok(errors)) => {
-                Ok(Process { child, pidfd, log, errors, told: false, ended: None })
+                let (pid, child) = (child.id(), Some(child));
+                let (told, paused, ended) = (false, false, None);
+                Ok(Process { child, pid, pidfd, log, errors, told, paused, ended })
             }
             (opened, errors) => {
                 let error = opened.err().map(io::Error::from).or(errors.err());
@@ -61,8 +67,28 @@ impl Process {
         }
     }
 
+    /// Looks after a process that somebody else has started, if it still is the one that started
+    /// at that time.
+    pub(crate) fn adopt(pid: u32, start: u64, log: EventLog) -> io::Result<Process> {
+        let gone = || io::Error::from(io::ErrorKind::NotFound);
+        let raw = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or_else(gone)?;
+        let pidfd = pidfd_open(raw, PidfdFlags::empty())?;
+        // Looked at only now that the number cannot pass on any more.
+        if start_time(pid) != Some(start) {
+            return Err(gone());
+        }
+        let errors = ErrorTail::new(None)?;
+        let (told, paused, ended) = (false, false, None);
+        Ok(Process { child: None, pid, pidfd, log, errors, told, paused, ended })
+    }
+
+    /// Whether somebody else has started it.
+    pub(crate) fn is_adopted(&self) -> bool {
+        self.child.is_none()
+    }
+
     pub(crate) fn pid(&self) -> u32 {
-        self.child.id()
+        self.pid
     }
 
     /// Readable once the process has ended.
@@ -75,17 +101,23 @@ impl Process {
         Ok(pidfd_send_signal(&self.pidfd, signal)?)
     }
 
-    /// Kills the process and whatever it may have started. Stopped ones die of it too.
+    /// Kills the process and whatever it may have started. Stopped ones die of it too. One that
+    /// somebody else has started is let live.
     pub(crate) fn kill(&mut self) {
         self.told = true;
+        let Some(child) = &self.child else { return };
         // Fails only if all of them are gone already. The child is not reaped, so the group's
         // number cannot have passed to anybody else.
-        let _ = kill_process_group(Pid::from_child(&self.child), Signal::KILL);
+        let _ = kill_process_group(Pid::from_child(child), Signal::KILL);
     }
 
     /// Reaps the process. It has ended (its pidfd was readable), so this does not block.
+    /// How one ended that somebody else has started is for that one to know.
     pub(crate) fn reap(&mut self) -> io::Result<ExitStatus> {
-        self.child.wait()
+        match &mut self.child {
+            Some(child) => child.wait(),
+            None => Err(io::Error::other("has ended; how, its own log may tell")),
+        }
     }
 }
 

@@ -64,6 +64,28 @@ pub enum Call {
         #[serde(default)]
         log_format: LogFormat,
     },
+    /// Looks after a node that somebody else has started and that goes on afterwards: faults strike
+    /// it, its end is stamped, and what it records is passed on, beginning with what it has recorded
+    /// since it started. It does not end with the agent, which only undoes what it has done to it.
+    Adopt {
+        /// The node.
+        node: NodeId,
+        /// Its directory.
+        dir: String,
+        /// File there that says which process it is: an object with `pid`, `start` (its start
+        /// time, ticks since the machine started) and `boot` (the machine's boot id).
+        process_file: String,
+        /// Name of the event log there.
+        log_file: String,
+        /// Arguments with which the agent's own executable starts the node again, as it was, and
+        /// ends once that has been done.
+        revive: Vec<String>,
+    },
+    /// Starts an adopted node again. Refused while its process lives.
+    Revive {
+        /// The node.
+        node: NodeId,
+    },
     /// Acts on processes, in this order, with nothing in between.
     Fault {
         /// What is done to which node.
@@ -99,7 +121,8 @@ pub enum Call {
         /// Whom it struck, for the records.
         nodes: Vec<NodeId>,
     },
-    /// Kills every process, waits for their ends, and delivers what is left of their logs.
+    /// Kills every process, waits for their ends, and delivers what is left of their logs. Nodes that
+    /// were adopted are let go: paused ones go on, and those that it has ended are started again.
     StopAll {},
     /// Starts a probe, in a fresh directory `DIR/probe`. Answered with [`Answer::Started`] once it
     /// has acknowledged its first write (a line `# ready` in its file), failed if it ends before.
@@ -276,7 +299,8 @@ pub enum Answer {
     Hello(Box<HostFacts>),
     /// To [`Call::Ping`].
     Clocks(Clocks),
-    /// To [`Call::Start`] and [`Call::StartProbe`]: the process id.
+    /// To [`Call::Start`], [`Call::Adopt`], [`Call::Revive`] and [`Call::StartProbe`]: the process
+    /// id.
     Started {
         /// The process id.
         pid: u32,

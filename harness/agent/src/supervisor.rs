@@ -8,6 +8,7 @@
 //! [`QUIET`] after the first thing that calls for it, and is then done in one go. No figure depends
 //! on when the agent reads: every record carries the time at which its writer made it.
 
+mod adopted;
 mod links;
 mod outbox;
 mod probe;
@@ -57,6 +58,8 @@ pub(crate) struct Supervisor<W> {
     program: PathBuf,
     host: Option<Host>,
     processes: BTreeMap<NodeId, Process>,
+    /// Nodes that somebody else has started.
+    adopted: BTreeMap<NodeId, adopted::Adopted>,
     /// Every node that ever got a directory.
     nodes: BTreeSet<NodeId>,
     probe: Option<Probe>,
@@ -111,6 +114,7 @@ impl<W: Write> Supervisor<W> {
             program: own_executable(),
             host: None,
             processes: BTreeMap::new(),
+            adopted: BTreeMap::new(),
             nodes: BTreeSet::new(),
             probe: None,
             probed: false,
@@ -302,6 +306,10 @@ impl<W: Write> Supervisor<W> {
                 let program = program.filter(|program| !program.is_empty()).map(PathBuf::from);
                 self.start(node, program, &args, &files, fresh, (&log_file, log_format))
             }
+            Call::Adopt { node, dir, process_file, log_file, revive } => {
+                self.adopt(node, &dir, &process_file, &log_file, revive)
+            }
+            Call::Revive { node } => self.revive(node),
             Call::Fault { actions } => self.fault(&actions),
             Call::CheckFaults { needs } => rules::check(needs).map(|()| Answer::Ok),
             Call::Leftovers { remove } => {
@@ -426,7 +434,16 @@ impl<W: Write> Supervisor<W> {
             match result {
                 Ok(()) => {
                     let process = self.processes.get_mut(node).expect("looked up above");
-                    process.told |= matches!(action, FaultAction::Kill | FaultAction::Stop);
+                    let ends = matches!(action, FaultAction::Kill | FaultAction::Stop);
+                    process.told |= ends;
+                    process.paused = match action {
+                        FaultAction::Pause => true,
+                        FaultAction::Resume => false,
+                        _ => process.paused,
+                    };
+                    if let Some(adopted) = self.adopted.get_mut(node) {
+                        adopted.ended_by_us |= ends;
+                    }
                     let pid = process.pid();
                     self.record(stamp, Event::FaultApplied { node: *node, pid, action: *action });
                 }
@@ -440,12 +457,13 @@ impl<W: Write> Supervisor<W> {
 
     fn stop_all(&mut self) -> Result<Answer, String> {
         self.host()?;
+        self.let_go();
         self.kill_all().map_err(|error| error.to_string())?;
         self.gather();
         // Its rows have been read, and whoever waited for it is answered.
         self.probe = self.probe.take().filter(|probe| !probe.is_over());
         match self.processes.keys().next() {
-            None => Ok(Answer::Ok),
+            None => self.put_back().map(|()| Answer::Ok),
             Some(node) => Err(format!(
                 "node {node} has not ended {} s after SIGKILL; look at its disk",
                 KILLED_WITHIN.as_secs()
@@ -483,6 +501,7 @@ impl<W: Write> Supervisor<W> {
     pub(crate) fn clean_up(mut self) {
         // Should it fail, the kernel's lease on the rules ends soon, and the next agent finds them.
         let _ = self.links.mend();
+        self.let_go();
         // Even if waiting failed, every process has its SIGKILL and only the files remain.
         let _ = self.kill_all();
         for process in self.processes.values_mut().filter(|process| process.ended.is_some()) {
@@ -491,6 +510,8 @@ impl<W: Write> Supervisor<W> {
         if let Some(probe) = self.probe.as_mut().filter(|probe| probe.process.ended.is_some()) {
             let _ = probe.process.reap();
         }
+        // Nobody can be told any more; whoever looks at the cluster sees it.
+        let _ = self.put_back();
         if let Some(host) = self.host {
             if host.keep {
                 host.directory.unlock();

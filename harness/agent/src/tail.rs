@@ -37,6 +37,14 @@ impl EventLog {
         Ok(EventLog { file, format, partial: Vec::new() })
     }
 
+    /// Opens a log that is there, to be read from its beginning, and has `inotify` tell of writes
+    /// to it.
+    pub(crate) fn whole(path: &Path, inotify: BorrowedFd<'_>) -> io::Result<EventLog> {
+        let file = File::open(path)?;
+        inotify::add_watch(inotify, path, inotify::WatchFlags::MODIFY)?;
+        Ok(EventLog { file, format: LogFormat::Records, partial: Vec::new() })
+    }
+
     /// What its lines are.
     pub(crate) fn format(&self) -> LogFormat {
         self.format

@@ -236,5 +236,6 @@ pub(crate) fn plan() -> Plan {
             trials: vec![1, 2],
         }],
         report: None,
+        attached: None,
     }
 }

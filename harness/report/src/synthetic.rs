@@ -178,6 +178,7 @@ impl Synthetic {
                 .collect(),
             blocks,
             report: self.wish.clone(),
+            attached: None,
         }
     }
 

@@ -19,10 +19,10 @@ use sraft_agent::start_time;
 use super::Restart;
 
 pub(super) const CONFIG: &str = "node.toml";
-pub(super) const EVENT_LOG: &str = "events.jsonl";
+pub(crate) const EVENT_LOG: &str = "events.jsonl";
 pub(super) const OUTPUT: &str = "output.log";
 pub(super) const DATA: &str = "data";
-const PROCESS: &str = "process.json";
+pub(crate) const PROCESS: &str = "process.json";
 const STARTED: &str = "start.json";
 const LOCK: &str = "lock";
 

@@ -43,27 +43,43 @@ pub(super) fn start(how: &Start) -> Result<Answer, String> {
         restart: how.restart,
         unit: systemd.then(|| service::unit(how.node)),
     };
+    launch(&place, &started, how.fresh, how.within_ms)
+}
+
+/// Starts the node of a host's folder again as it was started last, by the same program.
+pub(super) fn revive(dir: &Path, within_ms: u64) -> Result<Answer, String> {
+    let place = Place::below(dir);
+    let _lock = place.lock()?;
+    let started = place
+        .started()
+        .ok_or_else(|| format!("{} does not say how the node was started", place.path.display()))?;
+    launch(&place, &started, false, within_ms)
+}
+
+fn launch(place: &Place, started: &Started, fresh: bool, within_ms: u64) -> Result<Answer, String> {
     if let Some((process, _)) = place.process() {
-        return match place.started().as_ref().and_then(|before| difference(before, &started)) {
-            None => Ok(Answer::Started { pid: process.pid, already: true, unit: started.unit }),
+        return match place.started().as_ref().and_then(|before| difference(before, started)) {
+            None => {
+                Ok(Answer::Started { pid: process.pid, already: true, unit: started.unit.clone() })
+            }
             Some(what) => Err(format!(
                 "it already runs (process {}) with another {what}; `sraft cluster stop` it first",
                 process.pid
             )),
         };
     }
-    prepare(&place, how, &started)
+    prepare(place, fresh, started)
         .map_err(|error| format!("cannot write to {}: {error}", place.path.display()))?;
     let said = place.words();
     let child = match &started.unit {
         Some(unit) => {
-            service::start(unit, &place, &started.program, how.restart)?;
+            service::start(unit, place, &started.program, started.restart)?;
             None
         }
-        None => Some(detach(&place, &started.program)?),
+        None => Some(detach(place, &started.program)?),
     };
-    let process = await_node(&place, child, Duration::from_millis(how.within_ms), said)?;
-    Ok(Answer::Started { pid: process.pid, already: false, unit: started.unit })
+    let process = await_node(place, child, Duration::from_millis(within_ms), said)?;
+    Ok(Answer::Started { pid: process.pid, already: false, unit: started.unit.clone() })
 }
 
 /// What two ways to start a node differ in, if they do.
@@ -84,8 +100,8 @@ fn difference(before: &Started, now: &Started) -> Option<String> {
     (!what.is_empty()).then(|| what.join(" and "))
 }
 
-fn prepare(place: &Place, how: &Start, started: &Started) -> io::Result<()> {
-    if how.fresh {
+fn prepare(place: &Place, fresh: bool, started: &Started) -> io::Result<()> {
+    if fresh {
         match fs::remove_dir_all(place.file(DATA)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
@@ -96,7 +112,7 @@ fn prepare(place: &Place, how: &Start, started: &Started) -> io::Result<()> {
         }
     }
     place.forget_process()?;
-    fs::write(place.file(CONFIG), &how.config)?;
+    fs::write(place.file(CONFIG), &started.config)?;
     place.write_started(started)
 }
 

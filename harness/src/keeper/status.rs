@@ -61,7 +61,8 @@ pub(super) fn of(dir: &Path) -> NodeState {
     let started = place.started();
     let mut state = NodeState {
         unit: started.as_ref().and_then(|started| started.unit.clone()),
-        restart: started.map(|started| started.restart),
+        restart: started.as_ref().map(|started| started.restart),
+        config: started.map(|started| started.config),
         ..NodeState::default()
     };
     if let Some((process, _)) = place.process() {

@@ -63,10 +63,8 @@ impl<W: Write> Supervisor<W> {
                 && !process.told
             {
                 // A node whose log cannot be read is of no use. Its death brings the reason along.
-                died.push((
-                    node,
-                    format!("was killed, because its event log cannot be read: {error}"),
-                ));
+                let what = if process.is_adopted() { "is lost from sight" } else { "was killed" };
+                died.push((node, format!("{what}, because its event log cannot be read: {error}")));
                 process.kill();
             }
         }

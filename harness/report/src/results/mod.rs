@@ -126,6 +126,9 @@ pub struct Plan {
     /// What the experiment asks of its report, if anything.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub report: Option<Wish>,
+    /// Name of the cluster that was up already and was used, if the run did not start its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attached: Option<String>,
 }
 
 impl Plan {
