@@ -63,6 +63,8 @@ fn help_names_every_command_and_option() {
       load           Put load on any system with etcd's API: throughput and latencies
       ec2            Make, list and remove EC2 instances to experiment on
       testbed        Make hosts on this machine to rehearse on, with an SSH server each (root)
+      cluster        Run a cluster that stays up, on the hosts of an inventory
+      doctor         Look for what could keep an experiment from working on the hosts of an inventory
       node           Run one consensus node
       help           Print this message or the help of the given subcommand(s)
 
