@@ -7,6 +7,7 @@ use std::{
     io::ErrorKind,
     path::{Path, PathBuf},
     process::ExitCode,
+    time::Duration,
 };
 
 use anyhow::{Context, bail};
@@ -25,6 +26,9 @@ use crate::{
 const CHECK: &str = "check.json";
 /// The probe's operations.
 const OPS: &str = "ops.csv";
+
+/// Time for the histories of each cluster, as `sraft check` has it if nothing else is said.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// `sraft check-history`.
 pub(crate) fn histories(args: &CheckHistoryArgs) -> anyhow::Result<ExitCode> {
@@ -109,6 +113,15 @@ pub(crate) fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
         false => say(&table(&checked, &dir))?,
     }
     Ok(if checked.passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The verdicts on a run that has just ended, as a table, and whether every promise was kept.
+pub(crate) fn judge(dir: &RunDir) -> anyhow::Result<(String, bool)> {
+    let budget = Budget { time: PATIENCE, ..Budget::default() };
+    let checked = check(dir, &budget).with_context(|| {
+        format!("cannot check the run (`sraft check {}`)", dir.results().display())
+    })?;
+    Ok((table(&checked, dir), checked.passed))
 }
 
 /// Checks a run that nobody works on and leaves `check.json` in its folder, with drawings of what

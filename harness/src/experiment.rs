@@ -63,6 +63,9 @@ pub(crate) struct Workload {
     pub(crate) cas: f64,
     pub(crate) before: Option<Span>,
     pub(crate) after: Option<Span>,
+    /// Whether the run ends with the verdicts of `sraft check`.
+    #[serde(default)]
+    pub(crate) check: bool,
 }
 
 #[derive(Clone, Debug, Deserialize)]

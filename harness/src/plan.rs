@@ -50,6 +50,8 @@ pub(crate) struct RunPlan {
     pub(crate) plan: Plan,
     pub(crate) timeout: Duration,
     pub(crate) backend: Backend,
+    /// Whether the run is checked at its end, and a broken promise fails it.
+    pub(crate) check: bool,
     /// What is not as the experiment says, for a human.
     pub(crate) place: Option<String>,
     launches: BTreeMap<(String, String), Launch>,
@@ -269,7 +271,8 @@ impl RunPlan {
             attached: None,
         };
         let place = inventory.map(|inventory| place(given, inventory));
-        Ok(RunPlan { plan, timeout: trials.timeout.0, backend, place, launches })
+        let check = given.workload.check;
+        Ok(RunPlan { plan, timeout: trials.timeout.0, backend, check, place, launches })
     }
 }
 

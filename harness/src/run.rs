@@ -16,6 +16,7 @@ use sraft_report::{
 };
 
 use crate::{
+    check,
     cli::RunArgs,
     cluster::{Cluster, Halt},
     experiment::File,
@@ -123,15 +124,15 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     if args.keep {
         progress.note(&format!("the nodes' directories are in {kept}"));
     }
-    conclude(args, &dir, lock, manifest, &progress, result)
+    conclude(args, (&dir, lock), manifest, plan.check, &progress, result)
 }
 
 /// Closes a run's books, whether or not it got to its end.
 pub(crate) fn conclude(
     args: &RunArgs,
-    dir: &RunDir,
-    lock: RunLock,
+    (dir, lock): (&RunDir, RunLock),
     mut manifest: Manifest,
+    check: bool,
     progress: &Progress,
     result: Result<(), Failure>,
 ) -> anyhow::Result<ExitCode> {
@@ -144,12 +145,17 @@ pub(crate) fn conclude(
 
     // 4. What was measured is reported, also if the run did not get to its end.
     let reported = crate::conclude(dir, args.json);
+    // Half a run is not judged: `sraft check` does it for who wants it.
+    let judged = match (&result, &reported) {
+        (Ok(()), Ok(())) if check => judge(args, dir, progress),
+        _ => Ok(ExitCode::SUCCESS),
+    };
     drop(lock);
     if let (Err(_), Err(error)) = (&result, &reported) {
         progress.note(&format!("error: {}", sraft_node::one_line(error)));
     }
     match result {
-        Ok(()) => reported.map(|()| ExitCode::SUCCESS),
+        Ok(()) => reported.and(judged),
         Err(Failure::Halt(Halt::Interrupted)) => {
             progress.note(&format!(
                 "interrupted; go on with: sraft run --resume {}",
@@ -168,6 +174,17 @@ pub(crate) fn conclude(
             )))
         }
     }
+}
+
+/// The verdicts on a complete run. A broken promise fails it.
+fn judge(args: &RunArgs, dir: &RunDir, progress: &Progress) -> anyhow::Result<ExitCode> {
+    let (verdicts, kept) = check::judge(dir)?;
+    match args.json {
+        // The summary is what a program reads there; the verdicts are in check.json for it.
+        true => progress.note(verdicts.trim_end()),
+        false => crate::say(&verdicts)?,
+    }
+    Ok(if kept { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// A run whose folder is there and locked.

@@ -105,7 +105,7 @@ pub(crate) fn run(args: &RunArgs, begun: Begun) -> anyhow::Result<ExitCode> {
     let kept = session.keep();
     let result = result.and(kept.map_err(Failure::Other));
     progress.finish();
-    run::conclude(args, &dir, lock, manifest, &progress, result)
+    run::conclude(args, (&dir, lock), manifest, plan.check, &progress, result)
 }
 
 /// One stretch of work on a run.

@@ -63,6 +63,8 @@ fn help_names_every_command_and_option() {
       load           Put load on any system with etcd's API: throughput and latencies
       ec2            Make, list and remove EC2 instances to experiment on
       testbed        Make hosts on this machine to rehearse on, with an SSH server each (root)
+      cluster        Run a cluster that stays up, on the hosts of an inventory
+      doctor         Look for what could keep an experiment from working on the hosts of an inventory
       node           Run one consensus node
       help           Print this message or the help of the given subcommand(s)
 
@@ -70,24 +72,57 @@ fn help_names_every_command_and_option() {
       -h, --help     Print help
       -V, --version  Print version
     ");
-    insta::assert_snapshot!(help(&["run"]), @r"
+    insta::assert_snapshot!(help(&["run"]), @r#"
     Run an experiment: figures, tables and a report come out
 
     Usage: sraft run [OPTIONS] [EXPERIMENT.toml]
 
     Arguments:
-      [EXPERIMENT.toml]  The experiment, a TOML file; may be left out with --resume
+      [EXPERIMENT.toml]
+              The experiment, a TOML file; may be left out with --resume
 
     Options:
-          --trials <N>    Trials per variant and cell, instead of the experiment's own number
-          --seed <S>      Seed of everything random, instead of the experiment's own
-          --out <DIR>     Folder in which results/ and plots/ are written [default: .]
-          --name <RUN>    Name of the run's folder, instead of the time at which it begins
-          --resume <RUN>  Go on with a run that was interrupted: its folder, results/EXPERIMENT/RUN
-          --json          Write the summary to standard output as JSON
-          --keep          Keep the nodes' directories and say where they are
-      -h, --help          Print help
-    ");
+          --trials <N>
+              Trials per variant and cell, instead of the experiment's own number
+
+          --seed <S>
+              Seed of everything random, instead of the experiment's own
+
+          --out <DIR>
+              Folder in which results/ and plots/ are written
+              
+              [default: .]
+
+          --name <RUN>
+              Name of the run's folder, instead of the time at which it begins
+
+          --resume <RUN>
+              Go on with a run that was interrupted: its folder, results/EXPERIMENT/RUN
+
+          --json
+              Write the summary to standard output as JSON
+
+          --keep
+              Keep the nodes' directories and say where they are
+
+          --inventory <FILE>
+              Run on these hosts over SSH, also if the experiment says backend = "local"
+
+          --host-keys <HOW>
+              What to do with hosts that are met for the first time
+
+              Possible values:
+              - known:      Only those whose key is in known_hosts
+              - accept-new: Also those that are not there yet, which are then added
+              
+              [default: known]
+
+          --program <FILE>
+              The program to put on the hosts, instead of this very one
+
+      -h, --help
+              Print help (see a summary with '-h')
+    "#);
 }
 
 #[test]

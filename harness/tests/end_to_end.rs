@@ -209,6 +209,60 @@ fn a_run_leaves_a_row_per_trial_and_nothing_else_behind() {
 }
 
 #[test]
+fn a_run_that_is_to_be_checked_fails_if_a_promise_was_broken() {
+    let place = Place::new(2);
+    let file = place.path().join("small.toml");
+    let checked = "rate = 50\nreads = 0.3\ncas = 0.3\ncheck = true\n";
+    let text_of = fs::read_to_string(&file).unwrap().replace("rate = 50\n", checked);
+    fs::write(&file, text_of).unwrap();
+    let mut harness = place.under_way(1);
+    signal(&harness, Signal::KILL);
+    harness.wait().unwrap();
+    let results = place.results().unwrap();
+    wait_until("every process to end", || place.processes().is_empty());
+    assert!(!results.join("check.json").exists(), "half a run is not judged");
+    let kept = place.path().join("kept");
+    fs::create_dir(&kept).unwrap();
+    for file in ["events.jsonl", "ops.csv"] {
+        fs::copy(results.join(file), kept.join(file)).unwrap();
+    }
+
+    // The audit of the first trial misses a write that had been acknowledged.
+    let ops = fs::read_to_string(results.join("ops.csv")).unwrap();
+    let cells = |line: &str| -> Vec<String> { line.split(',').map(str::to_owned).collect() };
+    let acknowledged = ops.lines().map(cells).find(|cells| {
+        cells[0] != "trial" && cells[1] == "put" && cells[2].starts_with("w/") && cells[8] == "ok"
+    });
+    let acknowledged = acknowledged.expect("writes were acknowledged");
+    let (trial, key) = (&acknowledged[0], &acknowledged[2]);
+    let end = format!("{trial},audit,,");
+    let missing = format!("{trial},audit,{key},,,,,,ok,false,,,\n{end}");
+    assert!(ops.contains(&end), "the audit has come to its end");
+    fs::write(results.join("ops.csv"), ops.replacen(&end, &missing, 1)).unwrap();
+    let run = ["run", "--resume", results.to_str().unwrap()];
+    let output = place.run(&run);
+    let said = text(&output.stdout);
+    assert_eq!(output.status.code(), Some(1), "{said}{}", text(&output.stderr));
+    assert!(said.contains("lost writes          VIOLATED   1 of "), "{said}");
+    assert_eq!(place.manifest()["sessions"][1]["end"], "complete");
+
+    // As it was, it passes. A program that wants JSON gets one document.
+    for file in ["events.jsonl", "ops.csv"] {
+        fs::copy(kept.join(file), results.join(file)).unwrap();
+    }
+    let output = place.run(&[&run[..], &["--json"]].concat());
+    assert!(output.status.success(), "{}{}", text(&output.stdout), text(&output.stderr));
+    serde_json::from_slice::<serde_json::Value>(&output.stdout).unwrap();
+    let told = text(&output.stderr);
+    assert!(told.contains("leaders per term     ok         at most 1 in 4 trials"), "{told}");
+    assert!(told.contains("lost writes          ok         0 of "), "{told}");
+    let json = fs::read(results.join("check.json")).unwrap();
+    let json: serde_json::Value = serde_json::from_slice(&json).unwrap();
+    assert_eq!(json["passed"], true);
+    place.wait_until_clean();
+}
+
+#[test]
 fn a_killed_harness_leaves_no_process_and_its_run_can_be_finished() {
     let place = Place::new(4);
     let mut harness = place.under_way(2);
