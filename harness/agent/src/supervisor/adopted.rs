@@ -79,8 +79,7 @@ impl<W: Write> Supervisor<W> {
         let pid = process.pid();
         // Its own records say what it is now; whoever asked has to know first that it is there.
         self.record(clock::read(), Event::ProcessStarted { node, pid });
-        let own = since_its_start(&before);
-        self.records.extend(before.drain(own..));
+        self.records.extend(since_its_start(before));
         self.processes.insert(node, process);
         self.adopted.insert(node, adopted);
         Ok(Answer::Started { pid })
@@ -147,20 +146,57 @@ impl<W: Write> Supervisor<W> {
     pub(super) fn put_back(&mut self) -> Result<(), String> {
         let ended = self.adopted.iter().filter(|(_, adopted)| adopted.ended_by_us);
         let ended: Vec<NodeId> = ended.map(|(node, _)| *node).collect();
-        for node in ended {
-            self.start_again(node)?;
-        }
+        // Each is tried, whatever becomes of the others.
+        let tried: Vec<_> = ended.into_iter().map(|node| self.start_again(node)).collect();
+        tried.into_iter().collect::<Result<(), String>>()?;
         self.adopted.clear();
         Ok(())
     }
 }
 
-/// Where the records of a log begin that the node's present process has made.
-fn since_its_start(lines: &[String]) -> usize {
-    let started = |line: &String| {
-        line.contains("node_started")
-            && serde_json::from_str::<Record>(line)
-                .is_ok_and(|record| matches!(record.event, Event::NodeStarted { .. }))
+/// The lines of a log from the start of the node's present process on.
+fn since_its_start(mut lines: Vec<String>) -> Vec<String> {
+    let started = |(nth, line): (usize, &String)| {
+        // What an earlier process was killed over while it wrote it may stand before it.
+        let begin = line.contains("node_started").then(|| line.rfind(r#"{"source""#))??;
+        let record: Record = serde_json::from_str(&line[begin..]).ok()?;
+        matches!(record.event, Event::NodeStarted { .. }).then_some((nth, begin))
     };
-    lines.iter().rposition(started).unwrap_or(0)
+    if let Some((nth, begin)) = lines.iter().enumerate().rev().find_map(started) {
+        lines.drain(..nth);
+        lines[0].drain(..begin);
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_the_present_process_has_recorded_is_of_interest() {
+        let line = |seq: u64, event: Event| {
+            let source = sraft_events::Source::Node(1);
+            serde_json::to_string(&Record { source, seq, mono_ns: 1, wall_ns: 1, event }).unwrap()
+        };
+        let other = |seq| line(seq, Event::FalseAlarm { peer: 2 });
+        let started = Event::NodeStarted {
+            node: 1,
+            schema: sraft_events::SCHEMA,
+            version: "1".to_owned(),
+            cluster: "c".to_owned(),
+            boot_id: 1,
+            pid: 1,
+            members: vec![1, 2],
+            sub_leaders: 0,
+            term: 1,
+            last_index: 0,
+        };
+        let start = |seq| line(seq, started.clone());
+        let whole = vec![start(0), other(1), start(0), other(2), other(3)];
+        assert_eq!(since_its_start(whole), [start(0), other(2), other(3)]);
+        let torn = vec![start(0), format!("{}{}", &other(1)[..20], start(0)), other(4)];
+        assert_eq!(since_its_start(torn), [start(0), other(4)]);
+        assert_eq!(since_its_start(vec![other(5)]), [other(5)]);
+    }
 }
