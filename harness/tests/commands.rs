@@ -105,6 +105,10 @@ fn help_names_every_command_and_option() {
           --keep
               Keep the nodes' directories and say where they are
 
+          --attach
+              Use the nodes that `sraft cluster start` has started; they stay up, and those killed come
+              back
+
           --inventory <FILE>
               Run on these hosts over SSH, also if the experiment says backend = "local"
 
