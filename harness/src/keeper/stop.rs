@@ -21,11 +21,14 @@ pub(super) fn stop(dir: &Path, patience: Duration) -> Result<Option<Stopped>, St
     let _lock = place.lock()?;
     let begun = Instant::now();
     let unit = place.started().and_then(|started| started.unit).filter(|u| service::is_active(u));
+    // Before systemd is told: telling it can take longer than the node needs to end.
+    let mut found = place.process();
     if let Some(unit) = &unit {
         // Also if no process lives: one may be about to.
         service::begin_to_stop(unit)?;
+        found = found.or_else(|| place.process());
     }
-    let Some((process, handle)) = place.process() else { return Ok(None) };
+    let Some((process, handle)) = found else { return Ok(None) };
     let failed = |error: std::io::Error| format!("cannot stop process {}: {error}", process.pid);
     if unit.is_none() {
         handle.signal(Signal::TERM).map_err(failed)?;
