@@ -80,6 +80,7 @@ pub(crate) struct Fault {
     pub(crate) delay: Option<Span>,
     pub(crate) jitter: Option<Span>,
     pub(crate) count: Option<i64>,
+    pub(crate) iops: Option<i64>,
 }
 
 impl Fault {

@@ -32,6 +32,10 @@ pub(crate) enum Kind {
     Loss,
     /// Packets are held back.
     Delay,
+    /// Writes of the targets' processes are few in a second.
+    SlowDisk,
+    /// No room is left on the targets' disks.
+    DiskFull,
     /// Killed and started again, several times in a row.
     RestartStorm,
 }
@@ -51,22 +55,14 @@ pub(crate) enum Target {
 }
 
 /// Faults that are known, and what keeps them from being offered anywhere.
-const NOWHERE: &[(&str, &str)] = &[
-    (
-        "disk-full",
-        "a node's disk can only be filled safely if it is a file system of its own, and nodes work \
-         on the host's",
-    ),
-    ("slow-disk", "slowing a disk down would need a block device of the node's own"),
-    (
-        "reboot",
-        "an agent does not outlive its host, and a run does not start agents again; reboot a host by \
+const NOWHERE: &[(&str, &str)] = &[(
+    "reboot",
+    "an agent does not outlive its host, and a run does not start agents again; reboot a host by \
          hand between runs",
-    ),
-];
+)];
 
 impl Kind {
-    const ALL: [Kind; 9] = [
+    const ALL: [Kind; 11] = [
         Kind::Kill,
         Kind::Stop,
         Kind::Pause,
@@ -75,6 +71,8 @@ impl Kind {
         Kind::Link,
         Kind::Loss,
         Kind::Delay,
+        Kind::SlowDisk,
+        Kind::DiskFull,
         Kind::RestartStorm,
     ];
 
@@ -99,25 +97,31 @@ impl Kind {
         })
     }
 
-    /// What the agent is to do to the process of each victim; nothing if the fault is one of
-    /// links.
-    pub(crate) fn signal(self) -> Option<FaultAction> {
+    /// What the agent does to each victim; if the fault is one of links, they say it.
+    pub(crate) fn action(self) -> Option<FaultAction> {
         match self {
             Kind::Kill | Kind::RestartStorm => Some(FaultAction::Kill),
             Kind::Stop => Some(FaultAction::Stop),
             Kind::Pause => Some(FaultAction::Pause),
+            Kind::SlowDisk => Some(FaultAction::SlowDisk),
+            Kind::DiskFull => Some(FaultAction::DiskFull),
             Kind::Isolate | Kind::Partition | Kind::Link | Kind::Loss | Kind::Delay => None,
         }
     }
 
     /// Whether the victims' processes end.
     pub(crate) fn ends_processes(self) -> bool {
-        matches!(self, Kind::Kill | Kind::Stop | Kind::RestartStorm)
+        matches!(self, Kind::Kill | Kind::Stop | Kind::DiskFull | Kind::RestartStorm)
     }
 
-    /// Whether it troubles links without cutting any.
+    /// Whether it troubles links or disks without cutting anybody off.
     pub(crate) fn is_gray(self) -> bool {
-        matches!(self, Kind::Loss | Kind::Delay)
+        matches!(self, Kind::Loss | Kind::Delay | Kind::SlowDisk)
+    }
+
+    /// Whether nodes have to have disks of their own, which can be filled.
+    pub(crate) fn fills_disk(self) -> bool {
+        self == Kind::DiskFull
     }
 }
 
@@ -210,6 +214,8 @@ impl fmt::Display for Kind {
             Kind::Link => "link",
             Kind::Loss => "loss",
             Kind::Delay => "delay",
+            Kind::SlowDisk => "slow-disk",
+            Kind::DiskFull => "disk-full",
             Kind::RestartStorm => "restart-storm",
         })
     }
@@ -288,8 +294,8 @@ mod tests {
     #[test]
     fn what_cannot_be_done_is_said_with_what_can() {
         insta::assert_snapshot!(Kind::parse("loss", Backend::Sim).unwrap_err(), @"the sim backend cannot do loss; it can do kill, pause, isolate, partition and link");
-        insta::assert_snapshot!(Kind::parse("explode", Backend::Local).unwrap_err(), @"there is no fault `explode`; there are kill, stop, pause, isolate, partition, link, loss, delay and restart-storm");
-        insta::assert_snapshot!(Kind::parse("disk-full", Backend::Local).unwrap_err(), @"disk-full is not offered: a node's disk can only be filled safely if it is a file system of its own, and nodes work on the host's; there are kill, stop, pause, isolate, partition, link, loss, delay and restart-storm");
+        insta::assert_snapshot!(Kind::parse("explode", Backend::Local).unwrap_err(), @"there is no fault `explode`; there are kill, stop, pause, isolate, partition, link, loss, delay, slow-disk, disk-full and restart-storm");
+        insta::assert_snapshot!(Kind::parse("disk-full", Backend::Sim).unwrap_err(), @"the sim backend cannot do disk-full; it can do kill, pause, isolate, partition and link");
         insta::assert_snapshot!(Target::parse("king").unwrap_err(), @"there is no target `king`; there are leader, primary, secondary, follower, leader+primary, leader+all-sub-leaders and random");
     }
 }

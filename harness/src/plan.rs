@@ -77,6 +77,8 @@ pub(crate) struct Fault {
     pub(crate) duration: Duration,
     /// How often each victim is struck.
     pub(crate) count: u32,
+    /// How many writes a victim has in a second, if its disk is to be slow.
+    pub(crate) iops: Option<u32>,
     /// What is done to links, if it is a fault of links.
     pub(crate) links: Option<Links>,
 }
@@ -92,10 +94,20 @@ impl Fault {
         }
     }
 
+    /// Whether it lasts until it is undone, beside the nodes' processes.
+    pub(crate) fn is_healed(&self) -> bool {
+        self.links.is_some() || self.iops.is_some()
+    }
+
     /// What it needs of hosts.
     pub(crate) fn needs(&self) -> Needs {
         let delay = self.links.as_ref().is_some_and(|l| matches!(l.effect, Effect::Delay { .. }));
-        Needs { rules: self.links.is_some(), delay }
+        Needs {
+            rules: self.links.is_some(),
+            delay,
+            slow_disk: self.iops.is_some(),
+            own_disk: self.kind.fills_disk(),
+        }
     }
 }
 
@@ -148,6 +160,8 @@ impl RunPlan {
         all.fold(Needs::default(), |a, b| Needs {
             rules: a.rules || b.rules,
             delay: a.delay || b.delay,
+            slow_disk: a.slow_disk || b.slow_disk,
+            own_disk: a.own_disk || b.own_disk,
         })
     }
 

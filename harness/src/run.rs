@@ -208,8 +208,11 @@ fn begin(args: &RunArgs) -> anyhow::Result<Begun> {
     let inventory = args.hosts.inventory()?;
     let mut plan = RunPlan::on(&file, overrides, inventory.as_ref())?;
     installed(&plan)?;
+    if args.attach {
+        attach::suits(&plan)?;
+    }
     if plan.backend == Backend::Local {
-        sraft_agent::rules::check(plan.needs()).map_err(anyhow::Error::msg)?;
+        sraft_agent::needs::check(plan.needs(), &work_parent()).map_err(anyhow::Error::msg)?;
     }
     let reached = inventory.map(|inventory| reach(inventory, args)).transpose()?;
     let left_out = match (&reached, args.attach) {
@@ -325,13 +328,18 @@ fn trials_per_setting(plan: &Plan) -> u32 {
 /// is made durable in memory costs nothing, and many systems have /tmp in memory; /var/tmp outlives
 /// a reboot (Filesystem Hierarchy Standard 3.0, 5.15), so it is on a disk.
 fn work_dir(dir: &RunDir) -> anyhow::Result<PathBuf> {
+    let name = format!("sraft-{}-{}-{}", dir.experiment(), dir.run(), std::process::id());
+    let folder = work_parent().join(name);
+    std::path::absolute(folder).context("cannot tell where the nodes are to work")
+}
+
+/// The folder that it is in.
+fn work_parent() -> PathBuf {
     let on_disk = Path::new("/var/tmp");
-    let parent = match std::env::var_os("TMPDIR") {
+    match std::env::var_os("TMPDIR") {
         None if on_disk.is_dir() => on_disk.to_owned(),
         _ => std::env::temp_dir(),
-    };
-    let name = format!("sraft-{}-{}-{}", dir.experiment(), dir.run(), std::process::id());
-    std::path::absolute(parent.join(name)).context("cannot tell where the nodes are to work")
+    }
 }
 
 fn close(manifest: &mut Manifest, end: &str, dir: &RunDir) -> anyhow::Result<()> {

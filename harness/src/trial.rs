@@ -95,9 +95,9 @@ pub(crate) fn conduct(
         .compare_clocks()
         .and_then(|()| attempt(cluster, trial, leader, &ranks, &strike, phase, stage));
     let mended = match &attempted {
-        // Whatever has gone wrong, links are not left cut.
+        // Whatever has gone wrong, links are not left cut, and disks not slow.
         Ok(Ended { sound: true, .. }) => Ok(()),
-        _ if trial.launch.fault.links.is_some() => cluster.heal(&victims),
+        _ if trial.launch.fault.is_healed() => cluster.heal(&victims),
         _ => Ok(()),
     };
     let ended = mended.and(attempted).and_then(|ended| cluster.compare_clocks().map(|()| ended));
@@ -169,6 +169,9 @@ fn attempt(
         let longest = trial.timeout + fault.duration + after;
         cluster.arm(strike, links, longest + LEASE_BEYOND)?;
     }
+    if let Some(iops) = fault.iops {
+        cluster.arm_disks(victims, iops)?;
+    }
     cluster.pass(phase)?;
     if cluster.view().leader() != Some(leader) {
         return Ok(Ended::invalid("the leader changed before the fault".to_owned(), true));
@@ -178,8 +181,9 @@ fn attempt(
     }
 
     stage("fault");
-    match (&fault.links, fault.kind.signal()) {
+    match (&fault.links, fault.kind.action()) {
         (Some(links), _) => cluster.strike(strike, links)?,
+        (None, Some(_)) if fault.is_healed() => cluster.strike_disks(strike)?,
         (None, Some(action)) => cluster.fault(victims, action)?,
         (None, None) => {}
     }
@@ -203,12 +207,12 @@ fn attempt(
         }
     } else {
         // Nobody has to replace anybody: it is enough that the leader has noticed. What only
-        // troubles links may go unnoticed, and that is what is looked at.
+        // troubles links or disks may go unnoticed, and that is what is looked at.
         let pause = struck_at + fault.duration;
         let noticed = if ends { deadline } else { pause };
         cluster.wait(noticed, |view| {
             let away = victims.iter().all(|victim| !view.is_synced(*victim));
-            (away && fault.links.is_none()).then_some(())
+            (away && !fault.is_healed()).then_some(())
         })?;
     }
     if ends {
@@ -222,7 +226,7 @@ fn attempt(
     }
 
     if let Some(probe) = around {
-        let served = match struck(&cluster.placed_records()) {
+        let served = match felt(&cluster.placed_records()) {
             Some(fault) => cluster.wait_served(fault, deadline)?,
             None => true,
         };
@@ -242,7 +246,7 @@ fn attempt(
         // It lasts until there is a new leader, but at least as long as was asked for.
         let heal = struck_at + fault.duration;
         cluster.pass(heal.saturating_duration_since(Instant::now()))?;
-        if fault.links.is_some() {
+        if fault.is_healed() {
             if replaced && fault.duration > trial.launch.timing.lease + A_MOMENT / 2 {
                 // It cannot have heard of its successor, or hardly; it must have found out by
                 // itself that it leads no more.
@@ -317,6 +321,18 @@ fn struck(records: &[Record]) -> Option<u64> {
     faults.map(|record| record.mono_ns).min()
 }
 
+/// When clients could feel it first, nanoseconds: nodes whose disks are full serve for a while.
+fn felt(records: &[Record]) -> Option<u64> {
+    let struck = struck(records)?;
+    let since = || records.iter().filter(|record| record.mono_ns >= struck);
+    let full = since().any(|record| {
+        matches!(record.event, Event::FaultApplied { action: FaultAction::DiskFull, .. })
+    });
+    let ends = since().filter(|record| matches!(record.event, Event::ProcessExited { .. }));
+    let end = ends.map(|record| record.mono_ns).min();
+    Some(end.filter(|_| full).unwrap_or(struck))
+}
+
 /// Whether the records tell of a change of leadership between the beginning of the trial and its
 /// fault: they may arrive too late for the fault to be called off.
 fn early_change(records: &[Record]) -> Option<String> {
@@ -362,6 +378,23 @@ mod tests {
     fn struck(at: u64) -> Record {
         let event = Event::FaultApplied { node: 1, pid: 1, action: FaultAction::Kill };
         record(Source::Agent("local".into()), at, event)
+    }
+
+    #[test]
+    fn a_full_disk_is_felt_when_its_node_ends() {
+        let exited = |at, node| {
+            let event = Event::ProcessExited { node, pid: 1, code: Some(1), signal: None };
+            record(Source::Agent("local".into()), at, event)
+        };
+        let fault = |action| {
+            let event = Event::FaultApplied { node: 1, pid: 1, action };
+            record(Source::Agent("local".into()), 20, event)
+        };
+        let of = |action| felt(&[begun(10), fault(action), exited(35, 1)]);
+        assert_eq!(of(FaultAction::DiskFull), Some(35));
+        assert_eq!(of(FaultAction::Kill), Some(20));
+        assert_eq!(felt(&[begun(10), fault(FaultAction::DiskFull)]), Some(20), "it lives");
+        assert_eq!(felt(&[begun(10)]), None);
     }
 
     fn elected(at: u64) -> Record {

@@ -364,7 +364,7 @@ fn rules_cut_what_they_should_and_go_with_their_agent() {
     let own = testbed.run(1, &["nft", "list", "table", "inet", "own"]);
 
     let mut agent = testbed.agent(1);
-    agent.ask(Call::CheckFaults { needs: Needs { rules: true, delay: false } }).unwrap();
+    agent.ask(Call::CheckFaults { needs: Needs { rules: true, ..Needs::default() } }).unwrap();
     let both =
         |a: u8, b: u8| [testbed.flow(a, b, Hook::Out, true), testbed.flow(b, a, Hook::In, true)];
 
@@ -466,7 +466,7 @@ fn rules_of_an_agent_that_was_killed_lose_their_force_and_are_found() {
     }
     other.strike(&cut, Effect::Drop, 60_000);
     assert_eq!(testbed.tables(1).len(), 2);
-    other.ask(Call::CheckFaults { needs: Needs { rules: true, delay: false } }).unwrap();
+    other.ask(Call::CheckFaults { needs: Needs { rules: true, ..Needs::default() } }).unwrap();
     assert_eq!(testbed.tables(1).len(), 1);
     assert!(testbed.is_cut_off(2, 1));
     other.hang_up();

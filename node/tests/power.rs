@@ -150,6 +150,7 @@ fn a_full_disk_stops_the_node_and_it_starts_again_with_everything() {
         assert_eq!(status.code(), Some(1), "{}", cluster.complaints(1));
         let text = cluster.complaints(1);
         assert!(text.contains("cannot write to") && text.contains("free space"), "{text}");
+        assert!(text.contains("No space left on device") && !text.contains("Error"), "{text}");
         assert_eq!(text.lines().count(), 1, "{text}");
         assert!(!acknowledged.is_empty());
 

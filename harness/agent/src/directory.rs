@@ -63,7 +63,8 @@ impl Directory {
         prepare(self.path.join(PROBE), true)
     }
 
-    fn node_path(&self, node: NodeId) -> PathBuf {
+    /// Where that is.
+    pub(crate) fn node_path(&self, node: NodeId) -> PathBuf {
         self.path.join(format!("node-{node}"))
     }
 

@@ -69,7 +69,7 @@ fn field(path: &str, name: &str) -> Option<String> {
 
 /// The type of the file system that a directory is on: that of the longest mount point above it.
 /// What is mounted last hides what was there before.
-fn filesystem(dir: &Path) -> Option<String> {
+pub(crate) fn filesystem(dir: &Path) -> Option<String> {
     let mounts = fs::read_to_string("/proc/self/mounts").ok()?;
     let mounts = mounts.lines().filter_map(|line| {
         let mut fields = line.split(' ').skip(1);

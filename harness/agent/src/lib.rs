@@ -11,19 +11,24 @@
 //! [`supervisor`].
 
 pub mod clock;
+pub mod needs;
 pub mod protocol;
-pub mod rules;
 
 mod directory;
 pub mod exec;
 mod facts;
 mod input;
+mod label;
+mod own_disk;
 mod ports;
 pub mod probe;
 mod process;
+mod program;
+mod rules;
 mod skew;
 pub mod supervisor;
 mod tail;
+mod throttle;
 
 pub use facts::gather;
 pub use process::start_time;

@@ -144,6 +144,8 @@ fn signal(action: FaultAction) -> Option<Signal> {
         | FaultAction::Link
         | FaultAction::Loss
         | FaultAction::Delay
+        | FaultAction::SlowDisk
+        | FaultAction::DiskFull
         | FaultAction::Heal => None,
     }
 }

@@ -11,7 +11,10 @@ use sraft_events::{FaultAction, NodeId};
 
 /// Version of this protocol; the harness and its agents come from one binary, so a difference
 /// means that a host runs a stale upload.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
+
+/// Name of the folder in a node's directory where its own disk is mounted, if it has one.
+pub const OWN_DISK: &str = "disk";
 
 /// Longest line that either side accepts, in bytes.
 pub const MAX_LINE: usize = 4 << 20;
@@ -63,6 +66,10 @@ pub enum Call {
         /// What stands in it.
         #[serde(default)]
         log_format: LogFormat,
+        /// Size, in bytes, of a disk of its own, mounted at [`OWN_DISK`] in its directory for its
+        /// process alone; empty is none. What a fault has filled it with is removed first.
+        #[serde(default)]
+        own_disk: Option<u64>,
     },
     /// Looks after a node that somebody else has started and that goes on afterwards: faults strike
     /// it, its end is stamped, and what it records is passed on, beginning with what it has recorded
@@ -92,12 +99,12 @@ pub enum Call {
         actions: Vec<(NodeId, FaultAction)>,
     },
     /// Can this host do these faults? Fails with what is missing. Removes what agents that died
-    /// have left in its packet filter.
+    /// have left of such faults.
     CheckFaults {
         /// What will be asked of it.
         needs: Needs,
     },
-    /// What have agents that died left in the packet filter of this host?
+    /// What have agents that died left in the kernel of this host?
     Leftovers {
         /// Whether to remove it.
         remove: bool,
@@ -110,6 +117,15 @@ pub enum Call {
         effect: Effect,
         /// The kernel forgets the rules after so many milliseconds, whatever becomes of the agent.
         lease_ms: u64,
+    },
+    /// Makes everything ready for a [`Call::Strike`] that slows down the disks of nodes of this host.
+    /// Refused for nodes that were adopted: nothing would make them quick again if the agent were
+    /// killed.
+    ArmDisks {
+        /// The nodes.
+        nodes: Vec<NodeId>,
+        /// How many writes each may have in a second.
+        iops: u32,
     },
     /// Puts in force what was armed last.
     Strike {
@@ -180,6 +196,12 @@ pub struct Needs {
     /// Packets are held back.
     #[serde(default)]
     pub delay: bool,
+    /// Writes of a process are slowed down.
+    #[serde(default)]
+    pub slow_disk: bool,
+    /// Nodes have disks of their own.
+    #[serde(default)]
+    pub own_disk: bool,
 }
 
 /// Packets from one node to another, told by the nodes' addresses and peer ports.

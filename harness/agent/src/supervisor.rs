@@ -33,12 +33,11 @@ use crate::{
     directory::{Directory, plain_names, write_files},
     facts,
     input::{Line, Lines},
-    own_executable,
+    needs, own_disk, own_executable,
     ports::{self, Ports},
     probe::Probe,
     process::Process,
     protocol::{self, Answer, Call, LogFormat, MAX_LINE, Request, Said},
-    rules,
     skew::{self, Answering},
     tail::EventLog,
 };
@@ -302,20 +301,24 @@ impl<W: Write> Supervisor<W> {
         match call {
             Call::Hello { version, host, dir, keep } => self.hello(version, host, &dir, keep),
             Call::Ping {} => Ok(Answer::Clocks(clock::read())),
-            Call::Start { node, program, args, files, fresh, log_file, log_format } => {
+            Call::Start { node, program, args, files, fresh, log_file, log_format, own_disk } => {
                 let program = program.filter(|program| !program.is_empty()).map(PathBuf::from);
-                self.start(node, program, &args, &files, fresh, (&log_file, log_format))
+                let log = (log_file.as_str(), log_format);
+                self.start(node, (program, args), &files, fresh, log, own_disk)
             }
             Call::Adopt { node, dir, process_file, log_file, revive } => {
                 self.adopt(node, &dir, &process_file, &log_file, revive)
             }
             Call::Revive { node } => self.revive(node),
             Call::Fault { actions } => self.fault(&actions),
-            Call::CheckFaults { needs } => rules::check(needs).map(|()| Answer::Ok),
+            Call::CheckFaults { needs } => {
+                needs::check(needs, self.host()?.directory.path()).map(|()| Answer::Ok)
+            }
             Call::Leftovers { remove } => {
-                rules::leftovers(remove).map(|found| Answer::Leftovers { found })
+                needs::leftovers(remove).map(|found| Answer::Leftovers { found })
             }
             Call::Arm { flows, effect, lease_ms } => self.arm(&flows, effect, lease_ms),
+            Call::ArmDisks { nodes, iops } => self.arm_disks(&nodes, iops),
             Call::Strike { strikes } => self.strike(&strikes),
             Call::Heal { nodes } => self.heal(&nodes),
             Call::StopAll {} => self.stop_all(),
@@ -373,11 +376,11 @@ impl<W: Write> Supervisor<W> {
     fn start(
         &mut self,
         node: NodeId,
-        program: Option<PathBuf>,
-        args: &[String],
+        (program, args): (Option<PathBuf>, Vec<String>),
         files: &[(String, String)],
         fresh: bool,
         (log_file, log_format): (&str, LogFormat),
+        own_disk: Option<u64>,
     ) -> Result<Answer, String> {
         let directory = &self.host()?.directory;
         plain_names(files, log_file)?;
@@ -390,7 +393,16 @@ impl<W: Write> Supervisor<W> {
         let log = dir.join(log_file);
         let log = EventLog::open(&log, log_format, self.inotify.as_fd())
             .map_err(|error| format!("cannot follow {}: {error}", log.display()))?;
-        let process = self.spawn(program, args, &dir, log)?;
+        let (program, args) = match own_disk {
+            None => (program, args),
+            Some(bytes) => {
+                own_disk::make(&dir, bytes)?;
+                let program = program.unwrap_or_else(|| self.program.clone());
+                let (program, args) = own_disk::wrap(&program, &args)?;
+                (Some(program), args)
+            }
+        };
+        let process = self.spawn(program, &args, &dir, log)?;
         let pid = process.pid();
         self.record(clock::read(), Event::ProcessStarted { node, pid });
         self.processes.insert(node, process);
@@ -416,7 +428,7 @@ impl<W: Write> Supervisor<W> {
     }
 
     fn fault(&mut self, actions: &[(NodeId, FaultAction)]) -> Result<Answer, String> {
-        self.host()?;
+        let directory = &self.host()?.directory;
         for (node, _) in actions {
             if self.processes.get(node).is_none_or(|process| process.ended.is_some()) {
                 return Err(format!("node {node} does not run, so nothing was done to anyone"));
@@ -427,14 +439,26 @@ impl<W: Write> Supervisor<W> {
         for (node, action) in actions {
             let process = &self.processes[node];
             let stamp = clock::read();
-            outcome.push((stamp, process.act(*action)));
+            outcome.push((
+                stamp,
+                match action {
+                    FaultAction::DiskFull => {
+                        own_disk::fill(process.pid(), &directory.node_path(*node))
+                            .map(|()| Some(clock::read()))
+                    }
+                    action => process.act(*action).map(|()| None),
+                },
+            ));
         }
         let mut failure = None;
         for ((node, action), (stamp, result)) in actions.iter().zip(outcome) {
             match result {
-                Ok(()) => {
+                Ok(in_force) => {
                     let process = self.processes.get_mut(node).expect("looked up above");
-                    let ends = matches!(action, FaultAction::Kill | FaultAction::Stop);
+                    let ends = matches!(
+                        action,
+                        FaultAction::Kill | FaultAction::Stop | FaultAction::DiskFull
+                    );
                     process.told |= ends;
                     process.paused = match action {
                         FaultAction::Pause => true,
@@ -446,6 +470,13 @@ impl<W: Write> Supervisor<W> {
                     }
                     let pid = process.pid();
                     self.record(stamp, Event::FaultApplied { node: *node, pid, action: *action });
+                    if let Some(stamp) = in_force {
+                        let nodes = vec![*node];
+                        self.record(stamp, Event::FaultInForce { nodes, action: *action });
+                    }
+                }
+                Err(error) if *action == FaultAction::DiskFull => {
+                    failure.get_or_insert(format!("cannot fill the disk of node {node}: {error}"));
                 }
                 Err(error) => {
                     failure.get_or_insert(format!("cannot {action} node {node}: {error}"));
@@ -500,10 +531,12 @@ impl<W: Write> Supervisor<W> {
     /// Leaves nothing behind: no process and, unless it was told to keep them, no files.
     pub(crate) fn clean_up(mut self) {
         // Should it fail, the kernel's lease on the rules ends soon, and the next agent finds them.
+        // Before anything else: a process whose disk is slow takes long to end.
         let _ = self.links.mend();
         self.let_go();
         // Even if waiting failed, every process has its SIGKILL and only the files remain.
         let _ = self.kill_all();
+        let _ = self.links.mend();
         for process in self.processes.values_mut().filter(|process| process.ended.is_some()) {
             let _ = process.reap();
         }

@@ -265,7 +265,8 @@ fn measure(plan: &Plan, trial: &Trial, ops: &[Op]) -> Result<TrialRow, NoTrial> 
         }
         Some(fault) => unrest(records, *fault, &mut row),
     }
-    outage::measure(ops, struck.values().min().copied(), &mut row);
+    let felt = struck.values().min().map(|fault| outage::felt(records, *fault, row.old_leader));
+    outage::measure(ops, felt, &mut row);
     contradictions(&row, log, &mut odd);
     outage::contradiction(records, &row, &mut odd);
     if !odd.is_empty() && row.counts() {

@@ -1,4 +1,4 @@
-//! Faults of links, dealt out to the agents.
+//! Faults of links and disks, dealt out to the agents.
 
 use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
@@ -50,7 +50,27 @@ impl Cluster {
         self.ask_all(calls).map(drop)
     }
 
-    /// Undoes what was done to the links of these nodes, and what was armed.
+    /// Has the agents make everything ready to slow down the disks of nodes.
+    pub(crate) fn arm_disks(&mut self, nodes: &[NodeId], iops: u32) -> Result<(), Halt> {
+        let mut calls: BTreeMap<usize, Vec<NodeId>> = BTreeMap::new();
+        for node in nodes {
+            calls.entry(self.host_of(*node)).or_default().push(*node);
+        }
+        let calls = calls.into_iter().map(|(agent, nodes)| (agent, Call::ArmDisks { nodes, iops }));
+        self.ask_all(calls.collect()).map(drop)
+    }
+
+    /// Slows down the disks for which that was armed.
+    pub(crate) fn strike_disks(&mut self, strike: &Strike) -> Result<(), Halt> {
+        let mut calls: BTreeMap<usize, Vec<_>> = BTreeMap::new();
+        for action in &strike.actions {
+            calls.entry(self.host_of(action.0)).or_default().push(*action);
+        }
+        let calls = calls.into_iter().map(|(agent, strikes)| (agent, Call::Strike { strikes }));
+        self.ask_all(calls.collect()).map(drop)
+    }
+
+    /// Undoes what was done to the links or the disks of these nodes, and what was armed.
     pub(crate) fn heal(&mut self, nodes: &[NodeId]) -> Result<(), Halt> {
         let calls = (0..self.agents.len()).map(|agent| {
             let mut nodes = nodes.to_vec();

@@ -91,7 +91,7 @@ impl Links {
 pub(crate) fn strike(fault: &Fault, standing: &Standing<'_>, rng: &mut impl Rng) -> Strike {
     let targets = victims(fault.target, standing, rng);
     let Some(links) = &fault.links else {
-        let action = fault.kind.signal().unwrap_or(FaultAction::Kill);
+        let action = fault.kind.action().unwrap_or(FaultAction::Kill);
         let actions = targets.into_iter().map(|node| (node, action)).collect();
         return Strike { actions, paths: Vec::new() };
     };
@@ -229,8 +229,14 @@ mod tests {
     use crate::fault::Target;
 
     fn struck(kind: Kind, target: Target, links: Links, ranks: &[NodeId]) -> Strike {
-        let fault =
-            Fault { kind, target, duration: Duration::from_secs(1), count: 1, links: Some(links) };
+        let fault = Fault {
+            kind,
+            target,
+            duration: Duration::from_secs(1),
+            count: 1,
+            iops: None,
+            links: Some(links),
+        };
         let standing = Standing { leader: 3, ranks, size: 5, sub_leaders: 2 };
         strike(&fault, &standing, &mut ChaCha8Rng::seed_from_u64(1))
     }

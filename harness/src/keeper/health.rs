@@ -9,7 +9,7 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
-use sraft_agent::{protocol::Needs, rules};
+use sraft_agent::{needs, protocol::Needs};
 
 use super::{place::Place, service};
 
@@ -123,19 +123,26 @@ pub(super) fn examine(questions: &Questions) -> Health {
             "sudo",
             Verdict::Warning,
             format!("does not work without a password ({why})"),
-            "only faults of links (partitions, loss, delay) and systemd need it; allow it in \
-             sudoers",
+            "only faults of links (partitions, loss, delay), slow-disk and systemd need it; allow it \
+             in sudoers",
         ),
     });
-    let needs = Needs { rules: true, delay: true };
-    health.findings.push(match rules::able(needs) {
-        Ok(()) => Finding::ok("packet filter", "can drop and delay packets"),
-        Err(why) => {
-            let (found, remedy) = why.split_once("; ").unwrap_or((&why, "see above"));
-            let remedy = format!("only faults of links need it; {remedy}");
-            Finding::bad("packet filter", Verdict::Warning, found, remedy)
-        }
-    });
+    let none = Needs::default();
+    let mut fault = |check, needs, can: &str, who: &str| {
+        health.findings.push(match needs::able(needs, &questions.dir) {
+            Ok(()) => Finding::ok(check, can),
+            Err(why) => {
+                let (found, remedy) = why.split_once("; ").unwrap_or((&why, "see above"));
+                Finding::bad(check, Verdict::Warning, found, format!("only {who} it; {remedy}"))
+            }
+        });
+    };
+    let packets = Needs { rules: true, delay: true, ..none };
+    fault("packet filter", packets, "can drop and delay packets", "faults of links need");
+    let slow = Needs { slow_disk: true, ..none };
+    fault("slow disk", slow, "a process's writes can be slowed down", "slow-disk needs");
+    let own = Needs { own_disk: true, ..none };
+    fault("own disk", own, "nodes can have file systems of their own", "disk-full needs");
     health
 }
 

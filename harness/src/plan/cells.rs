@@ -29,6 +29,7 @@ const VARIED: &[&str] = &[
     "fault.direction",
     "fault.percent",
     "fault.delay",
+    "fault.iops",
     "timings",
 ];
 
@@ -167,6 +168,7 @@ pub(super) fn lower(
         })?;
     let probe = workload::probe(&experiment.workload, backend)
         .map_err(|wrong| blame(&["workload", wrong.key], wrong.message))?;
+    faults::asked(&fault, probe.as_ref()).map_err(|why| blame(&["fault", "kind"], why))?;
     if let Some(chosen) = &experiment.timings
         && experiment.variants.iter().all(|variant| !variant.timings.contains_key(chosen))
     {

@@ -7,7 +7,7 @@ use rand_chacha::ChaCha8Rng;
 use sraft_agent::protocol::Effect;
 use sraft_core::Span;
 
-use super::{Backend, Fault, cells::Cell};
+use super::{Backend, Fault, Probe, cells::Cell};
 use crate::{
     experiment::{File, Refused},
     fault::{self, Direction, Kind, Links, Role, Standing, Target},
@@ -16,6 +16,9 @@ use crate::{
 
 /// Most times in a row that a node is killed.
 const LONGEST_STORM: i64 = 100;
+
+/// Most writes in a second that a slow disk may have: beyond it, it would be a quick one.
+const MOST_WRITES: i64 = 10_000;
 
 /// Longest time that a packet is held back: beyond it, it might as well be lost.
 const LONGEST_DELAY: Duration = Duration::from_secs(10);
@@ -86,8 +89,24 @@ fn read(cell: &Cell, backend: Backend) -> Result<Fault, Wrong> {
         None if kind == Kind::RestartStorm => 3,
         None => 1,
     };
+    let iops = match given.iops {
+        Some(_) if kind != Kind::SlowDisk => {
+            return superfluous("iops", "how many writes a second has room for");
+        }
+        Some(iops) if (1..=MOST_WRITES).contains(&iops) => Some(iops as u32),
+        Some(iops) => {
+            let why = format!("fault.iops is {iops}; write a number from 1 to {MOST_WRITES}");
+            return Err(Wrong("iops", why));
+        }
+        None if kind == Kind::SlowDisk => {
+            let why = "nothing says how slow the disk is to be; write iops = 20, say: so many \
+                       writes in a second";
+            return Err(Wrong("kind", why.to_owned()));
+        }
+        None => None,
+    };
     let duration = duration(cell, kind)?;
-    Ok(Fault { kind, target, duration, count, links })
+    Ok(Fault { kind, target, duration, count, iops, links })
 }
 
 fn duration(cell: &Cell, kind: Kind) -> Result<Duration, Wrong> {
@@ -112,7 +131,12 @@ fn duration(cell: &Cell, kind: Kind) -> Result<Duration, Wrong> {
 fn links(cell: &Cell, kind: Kind) -> Result<Option<Links>, Wrong> {
     let given = &cell.experiment.fault;
     let effect = match kind {
-        Kind::Kill | Kind::Stop | Kind::Pause | Kind::RestartStorm => return Ok(None),
+        Kind::Kill
+        | Kind::Stop
+        | Kind::Pause
+        | Kind::SlowDisk
+        | Kind::DiskFull
+        | Kind::RestartStorm => return Ok(None),
         Kind::Isolate | Kind::Partition | Kind::Link => Effect::Drop,
         Kind::Loss => {
             let Some(percent) = given.percent else {
@@ -201,8 +225,26 @@ fn read_groups(
     Ok(groups)
 }
 
+/// Whether anybody asks of the nodes what the fault takes effect on.
+pub(super) fn asked(fault: &Fault, probe: Option<&Probe>) -> Result<(), String> {
+    match probe {
+        None if fault.kind.fills_disk() || fault.iops.is_some() => Err(format!(
+            "{} is felt by nodes that write, and nothing is written; set workload.rate, 200 say",
+            fault.kind
+        )),
+        _ => Ok(()),
+    }
+}
+
 /// Whether the fault can be done to nodes of this system.
 pub(super) fn suits(fault: &Fault, system: &dyn System, backend: Backend) -> Result<(), String> {
+    if fault.kind.fills_disk() && !system.notices_full_disk() {
+        return Err(format!(
+            "{0} takes room for its log beforehand, 64 MB at a time, so it would not notice a full \
+             disk within a trial; leave {0} out",
+            system.name()
+        ));
+    }
     let Some(links) = fault.links.as_ref().filter(|_| !system.keeps_directions_apart()) else {
         return Ok(());
     };
@@ -302,6 +344,8 @@ mod tests {
             "kind = \"loss\"\ntarget = \"leader\"\npercent = 12.5",
             "kind = \"delay\"\ngroups = [[\"leader\"], [\"others\"]]\ndelay = \"20ms\"\njitter = \"2ms\"",
             "kind = \"restart-storm\"\ntarget = \"leader\"\ncount = 5",
+            "kind = \"slow-disk\"\ntarget = \"leader\"\niops = 20\nduration = \"4s\"\n[workload]\nrate = 9",
+            "kind = \"disk-full\"\ntarget = \"primary\"\n[workload]\nrate = 100",
         ];
         let mut said = String::new();
         for fault in faults {
@@ -312,13 +356,15 @@ mod tests {
             writeln!(said, "{kind} [{aim}] x{count} {effect:?} {:?}", run.needs()).unwrap();
         }
         insta::assert_snapshot!(said, @r"
-        isolate [leader] x1 Some(Drop) Needs { rules: true, delay: false }
-        isolate [leader <] x1 Some(Drop) Needs { rules: true, delay: false }
-        partition [leader+primary | others] x1 Some(Drop) Needs { rules: true, delay: false }
-        link [leader > primary] x1 Some(Drop) Needs { rules: true, delay: false }
-        loss [leader] x1 Some(Loss { per_mille: 125 }) Needs { rules: true, delay: false }
-        delay [leader | others] x1 Some(Delay { delay_us: 20000, jitter_us: 2000 }) Needs { rules: true, delay: true }
-        restart-storm [leader] x5 None Needs { rules: false, delay: false }
+        isolate [leader] x1 Some(Drop) Needs { rules: true, delay: false, slow_disk: false, own_disk: false }
+        isolate [leader <] x1 Some(Drop) Needs { rules: true, delay: false, slow_disk: false, own_disk: false }
+        partition [leader+primary | others] x1 Some(Drop) Needs { rules: true, delay: false, slow_disk: false, own_disk: false }
+        link [leader > primary] x1 Some(Drop) Needs { rules: true, delay: false, slow_disk: false, own_disk: false }
+        loss [leader] x1 Some(Loss { per_mille: 125 }) Needs { rules: true, delay: false, slow_disk: false, own_disk: false }
+        delay [leader | others] x1 Some(Delay { delay_us: 20000, jitter_us: 2000 }) Needs { rules: true, delay: true, slow_disk: false, own_disk: false }
+        restart-storm [leader] x5 None Needs { rules: false, delay: false, slow_disk: false, own_disk: false }
+        slow-disk [leader] x1 None Needs { rules: false, delay: false, slow_disk: true, own_disk: false }
+        disk-full [primary] x1 None Needs { rules: false, delay: false, slow_disk: false, own_disk: true }
         ");
     }
 
@@ -332,6 +378,8 @@ mod tests {
             ("link", 3),
             ("gray", 3),
             ("slow-link", 1),
+            ("slow-disk", 2),
+            ("disk-full", 1),
             ("pause", 1),
             ("cascade", 2),
             ("ec2-leader-kill", 1),
@@ -355,8 +403,17 @@ mod tests {
     fn what_cannot_be_is_refused_with_its_line_and_the_remedy() {
         let isolate = "kind = \"isolate\"\ntarget = \"leader\"\n";
         let kill = "kind = \"kill\"\ntarget = \"leader\"\n";
+        let (full, rate) =
+            ("kind = \"disk-full\"\ntarget = \"leader\"\n", "\n[workload]\nrate = 100");
         let cases = [
             ("local", "kind = \"slow-disk\"\ntarget = \"leader\"".to_owned()),
+            ("local", "kind = \"slow-disk\"\ntarget = \"leader\"\niops = 0".to_owned()),
+            ("local", format!("{kill}iops = 20")),
+            ("sim", "kind = \"slow-disk\"\ntarget = \"leader\"\niops = 20".to_owned()),
+            ("local", "kind = \"disk-full\"\ntarget = \"leader\"".to_owned()),
+            ("local", "kind = \"slow-disk\"\ntarget = \"leader\"\niops = 20".to_owned()),
+            ("local", format!("{full}duration = \"2s\"{rate}")),
+            ("local", format!("{full}groups = [[\"leader\"], [\"others\"]]{rate}")),
             ("local", "kind = \"reboot\"\ntarget = \"leader\"".to_owned()),
             ("sim", "kind = \"delay\"\ntarget = \"leader\"\ndelay = \"1ms\"".to_owned()),
             ("local", "kind = \"kill\"".to_owned()),
@@ -406,11 +463,27 @@ mod tests {
         let etcd = "\n[[variant]]\nname = \"etcd\"\nsystem = \"etcd\"";
         let refused = plan("local", &format!("{isolate}{etcd}")).expect_err("etcd");
         writeln!(said, "isolated etcd\n  {refused}").unwrap();
+        let refused = plan("local", &format!("{full}{rate}{etcd}")).expect_err("etcd");
+        writeln!(said, "etcd with a full disk\n  {refused}").unwrap();
         insta::assert_snapshot!(said, @r#"
         kind = "slow-disk" / target = "leader"
-          x.toml, line 15: slow-disk is not offered: slowing a disk down would need a block device of the node's own; there are kill, stop, pause, isolate, partition, link, loss, delay and restart-storm
+          x.toml, line 15: nothing says how slow the disk is to be; write iops = 20, say: so many writes in a second
+        kind = "slow-disk" / target = "leader" / iops = 0
+          x.toml, line 17: fault.iops is 0; write a number from 1 to 10000
+        kind = "kill" / target = "leader" / iops = 20
+          x.toml, line 17: fault.iops says how many writes a second has room for, which kill does not ask; remove it
+        kind = "slow-disk" / target = "leader" / iops = 20
+          x.toml, line 15: the sim backend cannot do slow-disk; it can do kill, pause, isolate, partition and link
+        kind = "disk-full" / target = "leader"
+          x.toml, line 15: disk-full is felt by nodes that write, and nothing is written; set workload.rate, 200 say
+        kind = "slow-disk" / target = "leader" / iops = 20
+          x.toml, line 15: slow-disk is felt by nodes that write, and nothing is written; set workload.rate, 200 say
+        kind = "disk-full" / target = "leader" / duration = "2s" / [workload] / rate = 100
+          x.toml, line 17: fault.duration says how long a fault lasts, and disk-full has no end; remove it
+        kind = "disk-full" / target = "leader" / groups = [["leader"], ["others"]] / [workload] / rate = 100
+          x.toml, line 17: fault.target and fault.groups both say whom it strikes; remove one of them
         kind = "reboot" / target = "leader"
-          x.toml, line 15: reboot is not offered: an agent does not outlive its host, and a run does not start agents again; reboot a host by hand between runs; there are kill, stop, pause, isolate, partition, link, loss, delay and restart-storm
+          x.toml, line 15: reboot is not offered: an agent does not outlive its host, and a run does not start agents again; reboot a host by hand between runs; there are kill, stop, pause, isolate, partition, link, loss, delay, slow-disk, disk-full and restart-storm
         kind = "delay" / target = "leader" / delay = "1ms"
           x.toml, line 15: the sim backend cannot do delay; it can do kill, pause, isolate, partition and link
         kind = "kill"
@@ -465,6 +538,8 @@ mod tests {
           x.toml, line 16: partition strikes 5 of 5 nodes and leaves 0, but a leader needs a majority of 3: nobody could be elected; take a larger cluster, fewer sub-leaders (timing.sub_leader_ratio) or another target
         isolated etcd
           x.toml, line 20: variant etcd: etcd dials its peers from any address, so packets of its nodes cannot be told apart on one machine; run isolate with --inventory (`sraft testbed up` makes hosts), or leave etcd out
+        etcd with a full disk
+          x.toml, line 22: variant etcd: etcd takes room for its log beforehand, 64 MB at a time, so it would not notice a full disk within a trial; leave etcd out
         "#);
     }
 }

@@ -28,7 +28,9 @@ pub(super) fn detectable(sides: [(&Launch, usize); 2], seed: u64) -> Option<Dura
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let mut variance = 0.0;
     for (launch, trials) in sides {
-        let troubles = launch.fault.kind.is_gray() || launch.fault.kind == Kind::Stop;
+        let troubles = launch.fault.kind.is_gray()
+            // When these nodes go is for them to say.
+            || matches!(launch.fault.kind, Kind::Stop | Kind::DiskFull);
         if trials == 0 || !strikes_leader(launch) || troubles {
             return None;
         }
@@ -108,7 +110,14 @@ mod tests {
     fn launch(protocol: Protocol, kind: Kind, target: Target) -> Launch {
         Launch {
             system: crate::system::named("sraft").unwrap(),
-            fault: Fault { kind, target, duration: Duration::ZERO, count: 1, links: None },
+            fault: Fault {
+                kind,
+                target,
+                duration: Duration::ZERO,
+                count: 1,
+                iops: None,
+                links: None,
+            },
             size: 5,
             protocol,
             timing: Timing::reference(),

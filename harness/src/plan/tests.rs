@@ -284,7 +284,7 @@ fn bad_input_is_refused_with_its_line_and_the_remedy() {
     x.toml, line 8: unclosed table, expected `]`
 
     [matrix] / "cluster.sise" = [3] / [fault]
-    x.toml, line 9: the matrix cannot vary `cluster.sise`; it can vary cluster.size, workload.rate, fault, fault.target, fault.direction, fault.percent, fault.delay, timings and timing.KNOB (in quotes)
+    x.toml, line 9: the matrix cannot vary `cluster.sise`; it can vary cluster.size, workload.rate, fault, fault.target, fault.direction, fault.percent, fault.delay, fault.iops, timings and timing.KNOB (in quotes)
 
     [matrix] / "timing.hartbeat" = ["50ms"] / [fault]
     x.toml, line 9: timing.hartbeat=50ms cannot be applied: unknown field `hartbeat`, expected one of `preset`, `heartbeat`, `election_timeout`, `rank_timeout`, `rank_step`, `follower_timeout`, `promotion_timeout`, `lease`, `stagger`, `sub_leader_ratio`, `rtt_alpha`, `detector`, `pre_vote`, `handover`, `read_lease`
@@ -305,7 +305,7 @@ fn bad_input_is_refused_with_its_line_and_the_remedy() {
     x.toml, line 9: with fault.target=leader+all-sub-leaders: target leader+all-sub-leaders strikes 3 of 5 nodes and leaves 2, but a leader needs a majority of 3: nobody could be elected; take a larger cluster, fewer sub-leaders (timing.sub_leader_ratio) or another target
 
     [matrix] / "trials.count" = [3, 4] / [fault]
-    x.toml, line 9: the matrix cannot vary `trials.count`; it can vary cluster.size, workload.rate, fault, fault.target, fault.direction, fault.percent, fault.delay, timings and timing.KNOB (in quotes)
+    x.toml, line 9: the matrix cannot vary `trials.count`; it can vary cluster.size, workload.rate, fault, fault.target, fault.direction, fault.percent, fault.delay, fault.iops, timings and timing.KNOB (in quotes)
 
     size = "five"
     x.toml, line 5: invalid type: string "five", expected a whole number
@@ -540,7 +540,7 @@ fn impossible_surroundings_are_refused_with_their_line_and_the_remedy() {
     x.toml, line 27: with sim.loss=2.0: sim.loss is 2, no probability; write a number from 0 to 1
 
     matrix of processes
-    x.toml, line 24: the matrix cannot vary `sim.loss`; it can vary cluster.size, workload.rate, fault, fault.target, fault.direction, fault.percent, fault.delay, timings and timing.KNOB (in quotes)
+    x.toml, line 24: the matrix cannot vary `sim.loss`; it can vary cluster.size, workload.rate, fault, fault.target, fault.direction, fault.percent, fault.delay, fault.iops, timings and timing.KNOB (in quotes)
 
     report
     x.toml, line 23: report.panels: panel 1 names the variant `paxos`, which the experiment does not have; it has raft, s-raft

@@ -38,6 +38,24 @@ impl Running {
     }
 }
 
+/// Refuses faults that need nodes which the run has started itself, before anybody logs in.
+pub(super) fn suits(plan: &RunPlan) -> anyhow::Result<()> {
+    let needs = plan.needs();
+    if needs.own_disk {
+        bail!(
+            "disk-full fills disks that nodes have to themselves, and nodes that run already are on \
+             their hosts' disks; leave out --attach"
+        );
+    }
+    if needs.slow_disk {
+        bail!(
+            "slow-disk is undone by an agent, and a node that outlives its agent would stay slow if \
+             that were killed; leave out --attach"
+        );
+    }
+    Ok(())
+}
+
 /// Reduces a plan to what the running cluster can do, and returns the names of the variants that are
 /// left out.
 pub(super) fn fit(plan: &mut RunPlan, hosts: &[Reached]) -> anyhow::Result<Vec<String>> {
@@ -201,6 +219,24 @@ mod tests {
         let two = Running { peers: vec!["1=a:1".into(), "2=b:1".into()], ..running };
         let said = differs(plan.launch("", "s-raft"), &two).unwrap();
         assert_eq!(said, "has cluster.size = 3, and 2 nodes run");
+    }
+
+    #[test]
+    fn faults_of_disks_need_nodes_of_the_runs_own() {
+        let mut said = String::new();
+        for fault in ["\"slow-disk\"\niops = 20", "\"disk-full\"", "\"pause\""] {
+            let text = EXPERIMENT.replace("\"kill\"", fault);
+            let text = text.replace("[fault]", "[workload]\nrate = 50\n[fault]");
+            let file = File::parse(Path::new("e.toml"), text).unwrap();
+            let plan = RunPlan::new(&file, Overrides::default()).unwrap();
+            let found = suits(&plan).map_or_else(|why| why.to_string(), |()| "goes".to_owned());
+            said += &format!("{found}\n");
+        }
+        insta::assert_snapshot!(said, @r"
+        slow-disk is undone by an agent, and a node that outlives its agent would stay slow if that were killed; leave out --attach
+        disk-full fills disks that nodes have to themselves, and nodes that run already are on their hosts' disks; leave out --attach
+        goes
+        ");
     }
 
     #[test]

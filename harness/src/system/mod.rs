@@ -47,6 +47,11 @@ pub(crate) trait System: fmt::Debug + Sync {
         false
     }
 
+    /// Whether a node takes room on its disk as it writes, and ends when there is none left.
+    fn notices_full_disk(&self) -> bool {
+        false
+    }
+
     /// Whether the simulator knows it.
     fn simulated(&self) -> bool {
         false

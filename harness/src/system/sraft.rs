@@ -1,6 +1,6 @@
 //! This project's own node, started from the agent's own executable.
 
-use sraft_agent::protocol::{Call, LogFormat};
+use sraft_agent::protocol::{Call, LogFormat, OWN_DISK};
 use sraft_core::{ConfigError, Protocol, Timing, TimingKnobs};
 use sraft_events::NodeId;
 
@@ -9,6 +9,10 @@ use crate::plan::{Launch, every_knob};
 
 const CONFIG: &str = "node.toml";
 const EVENT_LOG: &str = "events.jsonl";
+const DATA: &str = "data";
+
+/// Size of a disk of a node's own: more than a run writes. It takes room as it is written to.
+const DISK_BYTES: u64 = 1 << 30;
 
 /// The node's configuration file.
 #[derive(serde::Serialize)]
@@ -18,7 +22,7 @@ struct Config<'a> {
     node_id: NodeId,
     host: &'a str,
     peers: Vec<String>,
-    data_dir: &'static str,
+    data_dir: String,
     client_port: u16,
     admin_port: u16,
     seed: u64,
@@ -43,7 +47,11 @@ impl System for Sraft {
             node_id: node,
             host: &own.host,
             peers: peers.map(|(at, node)| format!("{node}={}:{}", at.host, at.peer)).collect(),
-            data_dir: "data",
+            // What else is written, the event log above all, stays where there is room.
+            data_dir: match launch.fault.kind.fills_disk() {
+                true => format!("{OWN_DISK}/{DATA}"),
+                false => DATA.to_owned(),
+            },
             client_port: own.client,
             admin_port: own.admin,
             // TOML has no number beyond this.
@@ -68,10 +76,15 @@ impl System for Sraft {
             fresh: start.fresh,
             log_file: EVENT_LOG.to_owned(),
             log_format: LogFormat::Records,
+            own_disk: launch.fault.kind.fills_disk().then_some(DISK_BYTES),
         }
     }
 
     fn keeps_directions_apart(&self) -> bool {
+        true
+    }
+
+    fn notices_full_disk(&self) -> bool {
         true
     }
 

@@ -245,7 +245,8 @@ pub enum Event {
         /// Its process id.
         pid: u32,
     },
-    /// The agent is about to act on a node: stamped just before the signal is sent.
+    /// The agent is about to act on a node: stamped just before the signal is sent, or whatever else
+    /// is done.
     FaultApplied {
         /// The node.
         node: NodeId,
@@ -255,8 +256,8 @@ pub enum Event {
         action: FaultAction,
     },
     /// What the last `fault_applied` of these nodes announced has been done: between that stamp
-    /// and this one the links of a node were cut, or mended. Signals need no such record: they
-    /// are sent in less time than it takes to read the clock twice.
+    /// and this one the links of a node were cut, or mended, its disk slowed down or filled. Signals
+    /// need no such record: they are sent in less time than it takes to read the clock twice.
     FaultInForce {
         /// The nodes.
         nodes: Vec<NodeId>,
@@ -490,7 +491,11 @@ words! {
         Loss = "loss",
         /// Its packets are held back.
         Delay = "delay",
-        /// Its links are as they were.
+        /// Its writes are few in a second.
+        SlowDisk = "slow-disk",
+        /// There is no room left on its disk: it stops at the next write that needs some.
+        DiskFull = "disk-full",
+        /// Its links, or its disk, are as they were.
         Heal = "heal",
     }
 }
@@ -510,11 +515,13 @@ impl FaultAction {
             | FaultAction::Stop
             | FaultAction::Pause
             | FaultAction::Isolate
-            | FaultAction::Partition => true,
+            | FaultAction::Partition
+            | FaultAction::DiskFull => true,
             FaultAction::Resume
             | FaultAction::Link
             | FaultAction::Loss
             | FaultAction::Delay
+            | FaultAction::SlowDisk
             | FaultAction::Heal => false,
         }
     }

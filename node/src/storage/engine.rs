@@ -9,6 +9,7 @@
 //! Each value begins with a checksum of key and value.
 
 use std::{
+    error::Error,
     fs, io,
     ops::Range,
     path::{Path, PathBuf},
@@ -174,8 +175,15 @@ impl Engine {
         Batch { engine: self, batch: self.database.batch() }
     }
 
-    pub(super) fn failed(&self, error: &dyn std::fmt::Display) -> StorageError {
-        StorageError::Write { path: self.path.clone(), what: error.to_string() }
+    pub(super) fn failed(&self, error: &(dyn Error + 'static)) -> StorageError {
+        // The engine speaks to debuggers; what the system said, such as that no space is left, is at
+        // the bottom of it.
+        let mut bottom = error;
+        while let Some(source) = bottom.source() {
+            bottom = source;
+        }
+        let said = if bottom.is::<io::Error>() { bottom } else { error };
+        StorageError::Write { path: self.path.clone(), what: said.to_string() }
     }
 
     /// Stands for a disk that fails: the entry can no longer be read.

@@ -6,8 +6,11 @@ use std::{collections::BTreeSet, net::IpAddr};
 
 use serde::Deserialize;
 
-use super::{missing, one_line, privileged, refusal, run, table::MARK};
-use crate::protocol::Flow;
+use super::table::MARK;
+use crate::{
+    program::{find, missing, one_line, privileged, refusal, run},
+    protocol::Flow,
+};
 
 /// A network device that has our queueing discipline.
 #[derive(Debug)]
@@ -38,9 +41,9 @@ struct Route {
 /// Whether the kernel has what it takes. Tried in a network namespace that ends with the trial.
 pub(super) fn check() -> Result<(), String> {
     for program in ["tc", "ip"] {
-        super::find(program).ok_or_else(|| missing(program))?;
+        find(program).ok_or_else(|| missing(program))?;
     }
-    let tc = super::find("tc").unwrap_or_default();
+    let tc = find("tc").unwrap_or_default();
     let mut command = privileged("unshare")?;
     command.arg("--net").arg(tc).args(["-batch", "-"]);
     let tried = run(&mut command, Some(&batch("lo", 1000, 0)))?;
@@ -122,7 +125,7 @@ pub(super) fn remove(device: &Device) -> Result<(), String> {
 
 /// Devices that have our queueing discipline though nobody uses it.
 pub(super) fn leftovers(remove_them: bool) -> Result<Vec<String>, String> {
-    if super::find("tc").is_none() {
+    if find("tc").is_none() {
         return Ok(Vec::new());
     }
     let mut found = Vec::new();

@@ -1,4 +1,5 @@
-//! Faults of links: rules are prepared, put in force at a stamped instant, and taken away.
+//! Faults of links and slow disks: rules and limits are prepared, put in force at a stamped instant,
+//! and taken away.
 
 use std::{io::Write, time::Duration};
 
@@ -8,10 +9,55 @@ use super::Supervisor;
 use crate::{
     clock,
     protocol::{Answer, Effect, Flow},
-    rules::{Armed, Installed},
+    rules, throttle,
 };
 
-/// What of links this agent has laid hands on.
+/// What is ready and not yet in force.
+#[derive(Debug)]
+enum Armed {
+    Rules(rules::Armed),
+    Limits(throttle::Armed),
+}
+
+/// What is in force.
+#[derive(Debug)]
+enum Installed {
+    Rules(rules::Installed),
+    Limits(throttle::Installed),
+}
+
+impl Armed {
+    fn strike(self) -> (Installed, Option<String>) {
+        match self {
+            Armed::Rules(armed) => match armed.strike() {
+                Ok(rules) => (Installed::Rules(rules), None),
+                Err((rules, why)) => (Installed::Rules(rules), Some(why)),
+            },
+            Armed::Limits(armed) => match armed.strike() {
+                Ok(limits) => (Installed::Limits(limits), None),
+                Err((limits, why)) => (Installed::Limits(limits), Some(why)),
+            },
+        }
+    }
+
+    fn disarm(self) -> Result<(), String> {
+        match self {
+            Armed::Rules(armed) => armed.disarm(),
+            Armed::Limits(armed) => armed.disarm(),
+        }
+    }
+}
+
+impl Installed {
+    fn remove(&mut self) -> Result<(), String> {
+        match self {
+            Installed::Rules(rules) => rules.remove(),
+            Installed::Limits(limits) => limits.remove(),
+        }
+    }
+}
+
+/// What of links and disks this agent has laid hands on.
 #[derive(Debug, Default)]
 pub(super) struct Links {
     armed: Option<Armed>,
@@ -48,7 +94,28 @@ impl<W: Write> Supervisor<W> {
             armed.disarm()?;
         }
         let lease = Duration::from_millis(lease_ms);
-        self.links.armed = Some(Armed::prepare(flows, effect, lease)?);
+        self.links.armed = Some(Armed::Rules(rules::Armed::prepare(flows, effect, lease)?));
+        Ok(Answer::Ok)
+    }
+
+    pub(super) fn arm_disks(&mut self, nodes: &[NodeId], iops: u32) -> Result<Answer, String> {
+        let dir = self.host()?.directory.path().to_owned();
+        if let Some(armed) = self.links.armed.take() {
+            armed.disarm()?;
+        }
+        let mut pids = Vec::new();
+        for node in nodes {
+            let process = self.processes.get(node).filter(|process| process.ended.is_none());
+            let process = process.ok_or_else(|| format!("node {node} does not run"))?;
+            if process.is_adopted() {
+                return Err(format!(
+                    "node {node} outlives the agent, and would stay slow if that were killed; start \
+                     the nodes with the run"
+                ));
+            }
+            pids.push(process.pid());
+        }
+        self.links.armed = Some(Armed::Limits(throttle::Armed::prepare(&pids, iops, &dir)?));
         Ok(Answer::Ok)
     }
 
@@ -56,12 +123,8 @@ impl<W: Write> Supervisor<W> {
         self.host()?;
         let armed = self.links.armed.take().ok_or("nothing was armed, so nothing was done")?;
         let before = clock::read();
-        let struck = armed.strike();
+        let (installed, failure) = armed.strike();
         let after = clock::read();
-        let (installed, failure) = match struck {
-            Ok(installed) => (installed, None),
-            Err((installed, why)) => (installed, Some(why)),
-        };
         self.links.installed.push(installed);
         if let Some(why) = failure {
             self.links.mend()?;

@@ -2,13 +2,30 @@
 
 use std::collections::BTreeSet;
 
-use sraft_events::{Event, FaultAction, Record};
+use sraft_events::{Event, FaultAction, NodeId, Record};
 
 use super::{TrialRow, micros};
 use crate::results::{Op, OpKind, OpOutcome};
 
+/// From when on clients can feel a fault. A leader whose disk is full serves until it needs another
+/// block of it, and ends then.
+pub(super) fn felt(records: &[Record], fault: u64, leader: NodeId) -> u64 {
+    let full = |record: &Record| {
+        matches!(record.event, Event::FaultApplied { node, action: FaultAction::DiskFull, .. }
+            if node == leader)
+    };
+    let end = |record: &&Record| {
+        record.mono_ns >= fault
+            && matches!(record.event, Event::ProcessExited { node, .. } if node == leader)
+    };
+    match records.iter().any(full) {
+        true => records.iter().find(end).map_or(fault, |record| record.mono_ns),
+        false => fault,
+    }
+}
+
 /// Fills in the columns of the probe; all stay empty if it did nothing in this trial.
-pub(super) fn measure(ops: &[Op], fault: Option<u64>, row: &mut TrialRow) {
+pub(super) fn measure(ops: &[Op], felt: Option<u64>, row: &mut TrialRow) {
     if ops.is_empty() {
         return;
     }
@@ -19,7 +36,7 @@ pub(super) fn measure(ops: &[Op], fault: Option<u64>, row: &mut TrialRow) {
     row.failed_writes = Some(count(OpOutcome::Failed));
     row.unknown_writes = Some(count(OpOutcome::Unknown));
     row.lost_writes = lost(ops);
-    row.outage_us = fault.and_then(|fault| outage_us(ops, fault));
+    row.outage_us = felt.and_then(|felt| outage_us(ops, felt));
 }
 
 /// From the last write that was acknowledged before the fault to the first acknowledged one that was
@@ -46,11 +63,12 @@ fn lost(ops: &[Op]) -> Option<u64> {
 }
 
 /// Two witnesses of one event: no client can be served by a leader that does not exist yet. Only
-/// where the old leader was struck at once; one that is told to stop serves until it hands over.
+/// where the old leader was struck at once; one that is told to stop serves until it hands over, and
+/// one whose disk is full until it needs another block of it.
 pub(super) fn contradiction(records: &[Record], row: &TrialRow, odd: &mut Vec<String>) {
     let at_once = records.iter().find_map(|record| match record.event {
         Event::FaultApplied { node, action, .. } if node == row.old_leader => {
-            Some(action != FaultAction::Stop)
+            Some(!matches!(action, FaultAction::Stop | FaultAction::DiskFull))
         }
         _ => None,
     });

@@ -421,6 +421,30 @@ fn applies(node: NodeId, action: FaultAction) -> Event {
 }
 
 #[test]
+fn a_full_disk_is_felt_from_the_end_of_its_node_on() {
+    let exited = Event::ProcessExited { node: 1, pid: 100, code: Some(1), signal: None };
+    let script = Script::begin(1, 0.0)
+        .agent(10.0, applies(1, FaultAction::DiskFull))
+        .agent(60.0, exited)
+        .node(2, 200.0, stands(2))
+        .node(2, 201.0, elected(2))
+        .node(2, 202.0, Event::Ready { term: 2, index: 4 })
+        .end(1, 500.0, Verdict::Ok);
+    // It serves until it needs a block.
+    let ops = [
+        wrote("w/1/1", 8.0, Some(9.0)),
+        wrote("w/1/2", 40.0, Some(42.0)),
+        wrote("w/1/3", 55.0, Some(203.0)),
+        wrote("w/1/4", 70.0, Some(204.0)),
+    ];
+    let row = row(&plan(), script.records(), &ops).unwrap();
+    assert_eq!((row.verdict, row.reason.as_str()), (Verdict::Ok, ""));
+    assert_eq!((row.dead_us, row.leaderless_us), (Some(50_000.0), Some(191_000.0)));
+    assert_eq!(row.outage_us, Some(162_000.0));
+    assert_eq!((row.new_leader, row.spurious_failovers), (Some(2), 0));
+}
+
+#[test]
 fn an_isolated_leader_is_replaced_and_its_stepping_down_is_timed() {
     let isolated = applies(1, FaultAction::Isolate);
     let reason = sraft_events::StepDownReason::NoQuorum;
@@ -443,7 +467,8 @@ fn an_isolated_leader_is_replaced_and_its_stepping_down_is_timed() {
 
 #[test]
 fn a_fault_that_leaves_the_leader_in_place_calls_for_nobody() {
-    for action in [FaultAction::Link, FaultAction::Loss, FaultAction::Delay] {
+    let gray = [FaultAction::Link, FaultAction::Loss, FaultAction::Delay, FaultAction::SlowDisk];
+    for action in gray {
         let begun = || Script::begin(1, 0.0).agent(10.0, applies(1, action));
         let end = |script: Script| {
             let healed = script.agent(3000.0, applies(1, FaultAction::Heal));

@@ -19,7 +19,7 @@ use rustix::{
     fs::{FlockOperation, flock},
     process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal},
 };
-use sraft_agent::rules;
+use sraft_agent::needs;
 
 use super::{Finding, Health, Questions, Verdict};
 
@@ -58,8 +58,8 @@ pub(super) fn look(questions: &Questions, health: &mut Health) {
             }
         }
     }
-    match rules::leftovers(questions.clean) {
-        Ok(rules) => found.extend(rules),
+    match needs::leftovers(questions.clean) {
+        Ok(left) => found.extend(left),
         // Who may not look has not made any either.
         Err(why) if rustix::process::geteuid().is_root() => failed.push(why),
         Err(_) => {}
