@@ -91,6 +91,9 @@ pub(crate) struct Cluster {
     probing: bool,
     seq: u64,
     rng: ChaCha8Rng,
+    /// Draws the ports of nodes on this machine, and differs from run to run: two runs of one
+    /// experiment at once, seeded alike, would otherwise find the same ports free.
+    ports: ChaCha8Rng,
 }
 
 /// How long an agent may take to answer.
@@ -147,6 +150,7 @@ impl Cluster {
             probing: false,
             seq: 0,
             rng: ChaCha8Rng::seed_from_u64(seed),
+            ports: ChaCha8Rng::seed_from_u64(u64::from(std::process::id())),
         };
         let facts = cluster.engage()?;
         Ok((cluster, facts))
@@ -238,7 +242,7 @@ impl Cluster {
     pub(crate) fn start(&mut self, launch: &Launch, name: String) -> Result<(), Halt> {
         self.stop()?;
         let size = launch.size as usize;
-        let ports = free_ports(3 * size, &mut self.rng)
+        let ports = free_ports(3 * size, &mut self.ports)
             .map_err(|source| Halt::Here { doing: "find free ports", source })?;
         let nodes = (1..=u64::from(launch.size)).zip(ports.chunks(3));
         // Packet filters tell nodes apart by their addresses. All of 127/8 is this machine.

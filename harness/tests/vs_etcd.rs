@@ -5,6 +5,7 @@
 
 use std::{
     fs,
+    io::Read as _,
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
     time::{Duration, Instant},
@@ -162,7 +163,14 @@ fn a_killed_agent_takes_etcd_along() {
     let folder = folder();
     let mut harness = sraft(folder.path(), &["run", "small.toml"]).spawn().unwrap();
     let is_etcd = |line: &String| line.starts_with("etcd\0");
-    wait_until("etcd to run", || processes(folder.path()).iter().any(is_etcd));
+    wait_until("etcd to run", || {
+        if harness.try_wait().unwrap().is_some() {
+            let (mut said, mut errors) = (String::new(), harness.stderr.take().unwrap());
+            errors.read_to_string(&mut said).unwrap();
+            panic!("the harness ended before etcd was seen:\n{said}");
+        }
+        processes(folder.path()).iter().any(is_etcd)
+    });
     let manifest = fs::read(results(folder.path()).join("manifest.json")).unwrap();
     let manifest: serde_json::Value = serde_json::from_slice(&manifest).unwrap();
     let agent = manifest["hosts"][0]["facts"]["pid"].as_u64().unwrap() as i32;
