@@ -105,6 +105,9 @@ pub(crate) struct RunArgs {
     /// Use the nodes that `sraft cluster start` has started; they stay up, and those killed come back
     #[arg(long, requires = "inventory", conflicts_with = "keep")]
     pub(crate) attach: bool,
+    /// Let an experiment with kind = "reboot" reset the hosts, whatever else they do
+    #[arg(long, requires = "inventory", conflicts_with = "attach")]
+    pub(crate) allow_reboot: bool,
     #[command(flatten)]
     pub(crate) hosts: HostArgs,
 }

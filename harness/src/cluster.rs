@@ -3,9 +3,10 @@
 mod attached;
 mod links;
 mod probe;
+mod reboot;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     net::TcpListener,
     sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel},
@@ -22,7 +23,7 @@ use sraft_agent::{
     clock,
     protocol::{Answer, Call, HostFacts, Said, VERSION},
 };
-use sraft_events::{Event, FaultAction, NodeId, Record, Source};
+use sraft_events::{Boot, Event, FaultAction, NodeId, Record, Source};
 use sraft_report::clocks::Clocks;
 
 use self::probe::Felt;
@@ -77,8 +78,16 @@ pub(crate) struct Cluster {
     keep: bool,
     sender: Sender<Input>,
     inbox: Receiver<Input>,
+    /// The boot that each host is up by, as far as it is known.
+    boots: Vec<Option<Boot>>,
+    /// Hosts that have been reset, and whose agents are gone for that reason.
+    rebooting: BTreeSet<usize>,
+    /// The host whose clock is everybody's, and that the probe runs on.
+    reference: usize,
     /// How the hosts' clocks stand to one another, as far as there are several.
     clocks: Option<Clocks>,
+    /// What the current trial has found of that.
+    compared: Vec<Event>,
     launch: Option<Launch>,
     /// Whether the nodes are there before us and after us.
     attached: bool,
@@ -100,7 +109,7 @@ pub(crate) struct Cluster {
 const ANSWERED_WITHIN: Duration = Duration::from_secs(20);
 
 /// How long lost agents may take to be replaced: the lease of the lost ones, and a reboot at most.
-const ENGAGED_AGAIN_WITHIN: Duration = Duration::from_secs(120);
+const ENGAGED_AGAIN_WITHIN: Duration = Duration::from_secs(180);
 
 /// How often that is tried.
 const ENGAGED_AGAIN_EVERY: Duration = Duration::from_secs(1);
@@ -139,7 +148,11 @@ impl Cluster {
             keep,
             sender,
             inbox,
+            boots: Vec::new(),
+            rebooting: BTreeSet::new(),
+            reference: 0,
             clocks: None,
+            compared: Vec::new(),
             launch: None,
             attached: false,
             membership: Membership::default(),
@@ -166,28 +179,38 @@ impl Cluster {
             })
         });
         self.agents = started.into_iter().collect::<Result<_, _>>()?;
-        let hello = |host: &Host| Call::Hello {
-            version: VERSION,
-            host: host.name.clone(),
-            dir: host.dir.clone(),
-            keep: self.keep,
+        let all: Vec<usize> = (0..self.agents.len()).collect();
+        let facts = self.greet(&all)?;
+        self.boots = facts.iter().map(boot).collect();
+        self.rebooting.clear();
+        if self.is_remote() {
+            self.engage_clocks()?;
+        }
+        Ok(facts)
+    }
+
+    /// Tells new agents what they have to know, and returns what they say of their hosts.
+    fn greet(&mut self, agents: &[usize]) -> Result<Vec<HostFacts>, Halt> {
+        let hello = |agent: &usize| {
+            let Host { name, dir, .. } = &self.hosts[*agent];
+            let (version, host, dir, keep) = (VERSION, name.clone(), dir.clone(), self.keep);
+            (*agent, Call::Hello { version, host, dir, keep })
         };
-        let greetings = self.hosts.iter().map(hello).enumerate().collect();
+        let greetings = agents.iter().map(hello).collect();
         let mut facts = Vec::new();
-        for (agent, answer) in self.ask_all(greetings)?.into_iter().enumerate() {
+        for (agent, answer) in agents.iter().zip(self.ask_all(greetings)?) {
             match answer {
                 Answer::Hello(host) => facts.push(*host),
                 other => {
                     let why = format!("it answered a greeting with {other:?}");
-                    return Err(self.lost(agent, why));
+                    return Err(self.lost(*agent, why));
                 }
             }
         }
         if self.is_remote() {
             // Connections that drop packets do not close.
             let lease = Call::Lease { silence_ms: ssh::SILENCE.as_millis() as u64 };
-            self.ask_all((0..self.agents.len()).map(|agent| (agent, lease.clone())).collect())?;
-            self.engage_clocks()?;
+            self.ask_all(agents.iter().map(|agent| (*agent, lease.clone())).collect())?;
         }
         Ok(facts)
     }
@@ -441,6 +464,15 @@ impl Cluster {
         };
         match input {
             Input::Interrupted => Err(Halt::Interrupted),
+            // That was to be.
+            Input::Lost { agent, .. } if self.rebooting.contains(&agent) => {
+                Ok(Some((agent, Said::Records { lines: Vec::new() })))
+            }
+            Input::Said { agent, said: Said::Failed { error, .. } }
+                if self.rebooting.contains(&agent) =>
+            {
+                Err(Halt::Stuck(format!("host {}: {error}", self.hosts[agent].name)))
+            }
             Input::Lost { agent, why } => {
                 self.gone.insert(agent, why.clone());
                 Err(self.lost(agent, why))
@@ -472,6 +504,12 @@ impl Cluster {
             Input::Said { agent, said } => Ok(Some((agent, said))),
         }
     }
+}
+
+/// The boot that a host is up by.
+fn boot(facts: &HostFacts) -> Option<Boot> {
+    let zero_wall_ns = facts.clocks.wall_ns.saturating_sub(facts.clocks.mono_ns);
+    facts.boot.clone().map(|id| Boot { id, zero_wall_ns })
 }
 
 /// Ports that nobody listens on, below those that the kernel gives to outgoing connections. While

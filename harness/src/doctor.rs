@@ -111,6 +111,7 @@ fn examine<'a>(hosts: &Hosts, host: &'a Host, clean: bool) -> (Vec<Finding>, Opt
         addr: host.addr.clone(),
         other: other.map(|other| other.addr.clone()),
         clean,
+        boot: sraft_agent::boot_id().ok(),
     });
     match ask(&target, "looking at the host", &questions, EXAMINED_WITHIN) {
         Ok(Answer::Health(health)) => {

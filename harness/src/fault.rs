@@ -38,6 +38,8 @@ pub(crate) enum Kind {
     DiskFull,
     /// Killed and started again, several times in a row.
     RestartStorm,
+    /// The targets' hosts are reset, as by a failure of power.
+    Reboot,
 }
 
 /// Whom it strikes.
@@ -54,15 +56,8 @@ pub(crate) enum Target {
     Groups,
 }
 
-/// Faults that are known, and what keeps them from being offered anywhere.
-const NOWHERE: &[(&str, &str)] = &[(
-    "reboot",
-    "an agent does not outlive its host, and a run does not start agents again; reboot a host by \
-         hand between runs",
-)];
-
 impl Kind {
-    const ALL: [Kind; 11] = [
+    const ALL: [Kind; 12] = [
         Kind::Kill,
         Kind::Stop,
         Kind::Pause,
@@ -74,11 +69,13 @@ impl Kind {
         Kind::SlowDisk,
         Kind::DiskFull,
         Kind::RestartStorm,
+        Kind::Reboot,
     ];
 
     pub(crate) fn parse(text: &str, backend: Backend) -> Result<Kind, String> {
+        let here = Kind::ALL.into_iter().filter(|kind| *kind != Kind::Reboot).collect();
         let (name, offered) = match backend {
-            Backend::Local => ("local", Kind::ALL.to_vec()),
+            Backend::Local => ("local", here),
             Backend::Ssh => ("ssh", Kind::ALL.to_vec()),
             Backend::Sim => {
                 ("sim", vec![Kind::Kill, Kind::Pause, Kind::Isolate, Kind::Partition, Kind::Link])
@@ -88,8 +85,11 @@ impl Kind {
         if let Some(kind) = offered.into_iter().find(|kind| kind.to_string() == text) {
             return Ok(kind);
         }
-        if let Some((_, why)) = NOWHERE.iter().find(|(name, _)| *name == text) {
-            return Err(format!("{text} is not offered: {why}; there are {listed}"));
+        if backend == Backend::Local && text == Kind::Reboot.to_string() {
+            return Err(format!(
+                "{text} would take down this very machine; run it on hosts, with --inventory, or take \
+                 another fault: {listed}"
+            ));
         }
         Err(match Kind::ALL.iter().any(|kind| kind.to_string() == text) {
             true => format!("the {name} backend cannot do {text}; it can do {listed}"),
@@ -105,13 +105,14 @@ impl Kind {
             Kind::Pause => Some(FaultAction::Pause),
             Kind::SlowDisk => Some(FaultAction::SlowDisk),
             Kind::DiskFull => Some(FaultAction::DiskFull),
+            Kind::Reboot => Some(FaultAction::Reboot),
             Kind::Isolate | Kind::Partition | Kind::Link | Kind::Loss | Kind::Delay => None,
         }
     }
 
     /// Whether the victims' processes end.
     pub(crate) fn ends_processes(self) -> bool {
-        matches!(self, Kind::Kill | Kind::Stop | Kind::DiskFull | Kind::RestartStorm)
+        matches!(self, Kind::Kill | Kind::Stop | Kind::DiskFull | Kind::RestartStorm | Kind::Reboot)
     }
 
     /// Whether it troubles links or disks without cutting anybody off.
@@ -217,6 +218,7 @@ impl fmt::Display for Kind {
             Kind::SlowDisk => "slow-disk",
             Kind::DiskFull => "disk-full",
             Kind::RestartStorm => "restart-storm",
+            Kind::Reboot => "reboot",
         })
     }
 }

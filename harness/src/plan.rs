@@ -107,6 +107,7 @@ impl Fault {
             delay,
             slow_disk: self.iops.is_some(),
             own_disk: self.kind.fills_disk(),
+            reboot: self.kind == Kind::Reboot,
         }
     }
 }
@@ -162,6 +163,7 @@ impl RunPlan {
             delay: a.delay || b.delay,
             slow_disk: a.slow_disk || b.slow_disk,
             own_disk: a.own_disk || b.own_disk,
+            reboot: a.reboot || b.reboot,
         })
     }
 

@@ -211,6 +211,7 @@ fn begin(args: &RunArgs) -> anyhow::Result<Begun> {
     if args.attach {
         attach::suits(&plan)?;
     }
+    may_reboot(&plan, args)?;
     if plan.backend == Backend::Local {
         sraft_agent::needs::check(plan.needs(), &work_parent()).map_err(anyhow::Error::msg)?;
     }
@@ -230,6 +231,18 @@ fn begin(args: &RunArgs) -> anyhow::Result<Begun> {
 fn installed(plan: &RunPlan) -> anyhow::Result<()> {
     for system in plan.systems() {
         system.installed().map_err(|why| anyhow::anyhow!(why))?;
+    }
+    Ok(())
+}
+
+/// Hosts are not reset because of a line in a file that somebody else may have written.
+fn may_reboot(plan: &RunPlan, args: &RunArgs) -> anyhow::Result<()> {
+    if plan.needs().reboot && !args.allow_reboot {
+        bail!(
+            "{} resets hosts without a shutdown, and whatever else runs there goes down with them; \
+             say that they may be, with --allow-reboot",
+            plan.plan.experiment
+        );
     }
     Ok(())
 }
@@ -300,6 +313,7 @@ fn resume(args: &RunArgs, run: &Path) -> anyhow::Result<Begun> {
             dir.results().display()
         );
     }
+    may_reboot(&plan, args)?;
     installed(&plan)?;
     let resumed = dir.resume(&lock)?;
     let done = resumed.events.completed();

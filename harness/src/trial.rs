@@ -8,7 +8,7 @@ use sraft_events::{Event, FaultAction, NodeId, Record, Source, Verdict};
 
 use crate::{
     cluster::{Cluster, Halt},
-    fault::{self, Standing, Strike},
+    fault::{self, Kind, Standing, Strike},
     plan::Launch,
     view::{Leader, View},
 };
@@ -91,8 +91,11 @@ pub(crate) fn conduct(
         ranks: ranks.clone(),
         victims: victims.clone(),
     });
+    // A host that is reset can neither keep the time nor watch.
+    let reset: &[NodeId] = if trial.launch.fault.kind == Kind::Reboot { &victims } else { &[] };
     let attempted = cluster
-        .compare_clocks()
+        .lean_on_others(reset)
+        .and_then(|()| cluster.compare_clocks())
         .and_then(|()| attempt(cluster, trial, leader, &ranks, &strike, phase, stage));
     let mended = match &attempted {
         // Whatever has gone wrong, links are not left cut, and disks not slow.
@@ -172,6 +175,9 @@ fn attempt(
     if let Some(iops) = fault.iops {
         cluster.arm_disks(victims, iops)?;
     }
+    if fault.kind == Kind::Reboot {
+        cluster.arm_reboot(victims)?;
+    }
     cluster.pass(phase)?;
     if cluster.view().leader() != Some(leader) {
         return Ok(Ended::invalid("the leader changed before the fault".to_owned(), true));
@@ -184,6 +190,7 @@ fn attempt(
     match (&fault.links, fault.kind.action()) {
         (Some(links), _) => cluster.strike(strike, links)?,
         (None, Some(_)) if fault.is_healed() => cluster.strike_disks(strike)?,
+        (None, Some(FaultAction::Reboot)) => cluster.reboot(victims)?,
         (None, Some(action)) => cluster.fault(victims, action)?,
         (None, None) => {}
     }
@@ -240,6 +247,10 @@ fn attempt(
     }
 
     stage("heal");
+    if fault.kind == Kind::Reboot {
+        stage("boot");
+        cluster.come_back(victims)?;
+    }
     if ends {
         cluster.restart(victims)?;
     } else {
@@ -321,7 +332,8 @@ fn struck(records: &[Record]) -> Option<u64> {
     faults.map(|record| record.mono_ns).min()
 }
 
-/// When clients could feel it first, nanoseconds: nodes whose disks are full serve for a while.
+/// When clients could feel it first, nanoseconds, as far as that can be told before the end: nodes whose
+/// disks are full serve for a while.
 fn felt(records: &[Record]) -> Option<u64> {
     let struck = struck(records)?;
     let since = || records.iter().filter(|record| record.mono_ns >= struck);

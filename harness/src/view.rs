@@ -77,11 +77,10 @@ impl View {
                 self.nodes.insert(*node, Node::default());
                 true
             }
-            (Source::Agent(_), Event::ProcessExited { node, .. }) => {
-                self.nodes.insert(*node, Node::default());
-                if let Some(leadership) = self.elected.as_mut().filter(|l| l.leader == *node) {
-                    leadership.over = true;
-                }
+            // Nobody is there any more who could tell of its end.
+            (Source::Agent(_), Event::FaultApplied { node, action: FaultAction::Reboot, .. })
+            | (Source::Agent(_), Event::ProcessExited { node, .. }) => {
+                self.end(*node);
                 true
             }
             (Source::Agent(_), Event::FaultApplied { node, action, .. }) => {
@@ -94,7 +93,20 @@ impl View {
                 }
                 true
             }
+            // What was still said in the last moments of its host is void.
+            (Source::Harness, Event::HostRebooted { nodes, .. }) => {
+                nodes.iter().for_each(|node| self.end(*node));
+                true
+            }
             _ => false,
+        }
+    }
+
+    /// Its process has ended.
+    fn end(&mut self, node: NodeId) {
+        self.nodes.insert(node, Node::default());
+        if let Some(leadership) = self.elected.as_mut().filter(|l| l.leader == node) {
+            leadership.over = true;
         }
     }
 
@@ -226,6 +238,11 @@ impl View {
             return Some(format!("{sub_leaders} sub-leaders"));
         }
         None
+    }
+
+    /// From now on, the hosts' time is that of another clock.
+    pub(crate) fn forget_times(&mut self) {
+        self.last_change = 0;
     }
 
     /// When the last thing happened that changed this view, on the hosts' monotonic clock.

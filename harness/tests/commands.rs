@@ -109,6 +109,9 @@ fn help_names_every_command_and_option() {
               Use the nodes that `sraft cluster start` has started; they stay up, and those killed come
               back
 
+          --allow-reboot
+              Let an experiment with kind = "reboot" reset the hosts, whatever else they do
+
           --inventory <FILE>
               Run on these hosts over SSH, also if the experiment says backend = "local"
 

@@ -346,6 +346,24 @@ fn a_connection_whose_packets_are_dropped_costs_one_trial() {
 }
 
 #[test]
+fn a_host_that_shares_this_machine_is_not_reset() {
+    let Some(place) = Place::new(1) else { return };
+    let experiment = fs::read_to_string(place.path("small.toml")).unwrap();
+    let experiment = experiment.replace("\"kill\"", "\"reboot\"");
+    fs::write(place.path("small.toml"), experiment).unwrap();
+    let hosts = ["run", "small.toml", "--inventory", "hosts.toml"];
+    let said = text(&place.run(&hosts).stderr);
+    assert!(said.contains("say that they may be, with --allow-reboot"), "{said}");
+    assert!(place.results().is_none(), "a run has begun");
+    let output = place.run(&[&hosts[..], &["--allow-reboot"]].concat());
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("host node-1 is on the same machine as this program"), "{said}");
+    assert_eq!(place.records(), []);
+    place.wait_until_clean();
+}
+
+#[test]
 fn hosts_that_cannot_be_used_are_said_before_anything_is_begun() {
     let Some(place) = Place::new(2) else { return };
     let refused = |args: &[&str]| {

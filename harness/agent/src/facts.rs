@@ -1,5 +1,5 @@
 use std::{
-    fs,
+    fs, io,
     path::Path,
     process::{Command, Stdio},
 };
@@ -7,6 +7,19 @@ use std::{
 use rustix::system::uname;
 
 use crate::{clock, protocol};
+
+/// Where Linux says which boot this is: another one after every start of the kernel (random(4)).
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+
+/// The boot that this host is up by.
+///
+/// # Errors
+/// What the system said, with the file that should tell.
+pub fn boot_id() -> io::Result<String> {
+    let id = fs::read_to_string(BOOT_ID)
+        .map_err(|error| io::Error::new(error.kind(), format!("{BOOT_ID}: {error}")))?;
+    Ok(id.trim().to_owned())
+}
 
 /// What the manifest of a run says of this host and the file system of a folder. What cannot be found
 /// out is left empty.
@@ -27,6 +40,7 @@ pub fn gather(dir: &Path) -> protocol::HostFacts {
             .map(|kib| kib * 1024),
         filesystem: filesystem(dir),
         clocks: clock::read(),
+        boot: boot_id().ok(),
         chrony: chrony(),
     }
 }

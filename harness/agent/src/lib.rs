@@ -24,13 +24,14 @@ mod ports;
 pub mod probe;
 mod process;
 mod program;
+mod reboot;
 mod rules;
 mod skew;
 pub mod supervisor;
 mod tail;
 mod throttle;
 
-pub use facts::gather;
+pub use facts::{boot_id, gather};
 pub use process::start_time;
 
 use std::{

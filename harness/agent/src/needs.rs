@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::{own_disk, protocol::Needs, rules, throttle};
+use crate::{own_disk, protocol::Needs, reboot, rules, throttle};
 
 /// Whether this host can do what is needed for nodes that work below `dir`; the error says what is
 /// missing and how to get it. What agents that died have left is removed.
@@ -28,7 +28,10 @@ pub fn able(needs: Needs, dir: &Path) -> Result<(), String> {
     if needs.slow_disk {
         throttle::able(dir)?;
     }
-    if needs.own_disk { own_disk::able(dir) } else { Ok(()) }
+    if needs.own_disk {
+        own_disk::able(dir)?;
+    }
+    if needs.reboot { reboot::able(dir) } else { Ok(()) }
 }
 
 /// What agents that are dead have left in the kernel, one phrase each; removed if asked for.

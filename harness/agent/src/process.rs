@@ -146,6 +146,7 @@ fn signal(action: FaultAction) -> Option<Signal> {
         | FaultAction::Delay
         | FaultAction::SlowDisk
         | FaultAction::DiskFull
+        | FaultAction::Reboot
         | FaultAction::Heal => None,
     }
 }

@@ -22,7 +22,7 @@ pub(crate) fn refusal(program: &str, output: &Output) -> String {
         return format!("{program} failed: {said}");
     }
     format!(
-        "faults of links and disks need root, or sudo without a password for {program} ({said}); start sraft \
+        "faults of links, disks and hosts need root, or sudo without a password for {program} ({said}); start sraft \
          as root, or allow it in sudoers"
     )
 }
@@ -34,7 +34,8 @@ pub(crate) fn privileged(program: &str) -> Result<Command, String> {
         return Ok(Command::new(path));
     }
     let sudo = find("sudo").ok_or_else(|| {
-        "faults of links and disks need root, and there is no sudo; start sraft as root".to_owned()
+        "faults of links, disks and hosts need root, and there is no sudo; start sraft as root"
+            .to_owned()
     })?;
     let mut command = Command::new(sudo);
     command.arg("-n").arg(path);

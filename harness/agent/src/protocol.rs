@@ -4,17 +4,21 @@
 //! The agent lives exactly as long as its input is open. When that closes, for whatever reason,
 //! it undoes every fault, kills every process it owns, and exits.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use sraft_events::{FaultAction, NodeId};
 
 /// Version of this protocol; the harness and its agents come from one binary, so a difference
 /// means that a host runs a stale upload.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// Name of the folder in a node's directory where its own disk is mounted, if it has one.
 pub const OWN_DISK: &str = "disk";
+
+/// How long before it happens an agent tells of a [`Call::Reboot`]: long enough for what it says to
+/// leave the host.
+pub const REBOOT_TOLD_BEFORE: Duration = Duration::from_millis(300);
 
 /// Longest line that either side accepts, in bytes.
 pub const MAX_LINE: usize = 4 << 20;
@@ -137,6 +141,19 @@ pub enum Call {
         /// Whom it struck, for the records.
         nodes: Vec<NodeId>,
     },
+    /// Makes everything ready for a [`Call::Reboot`]; nothing happens to the host yet.
+    ArmReboot {
+        /// Boots of machines that must stay up. Refused if this host's is one of them: what looks
+        /// like a host of its own may be a namespace of a machine that others need.
+        spared: Vec<String>,
+    },
+    /// Resets the host, for which that was armed, without a shutdown. Answered, with the record of
+    /// it, [`REBOOT_TOLD_BEFORE`] before it happens; nothing is heard of the agent afterwards,
+    /// unless it fails.
+    Reboot {
+        /// The nodes that run there, for the records.
+        nodes: Vec<NodeId>,
+    },
     /// Kills every process, waits for their ends, and delivers what is left of their logs. Nodes that
     /// were adopted are let go: paused ones go on, and those that it has ended are started again.
     StopAll {},
@@ -202,6 +219,9 @@ pub struct Needs {
     /// Nodes have disks of their own.
     #[serde(default)]
     pub own_disk: bool,
+    /// Hosts are reset.
+    #[serde(default)]
+    pub reboot: bool,
 }
 
 /// Packets from one node to another, told by the nodes' addresses and peer ports.
@@ -339,8 +359,8 @@ pub enum Answer {
         /// In the order of the addresses.
         found: Vec<Knock>,
     },
-    /// To [`Call::Fault`], [`Call::Strike`], [`Call::Heal`] and [`Call::StopAll`], whose stamps come
-    /// as records, to [`Call::StopProbe`], and to what yields nothing else.
+    /// To [`Call::Fault`], [`Call::Strike`], [`Call::Heal`], [`Call::Reboot`] and [`Call::StopAll`],
+    /// whose stamps come as records, to [`Call::StopProbe`], and to what yields nothing else.
     Ok,
     /// To [`Call::Leftovers`]: what there was, one phrase each.
     Leftovers {
@@ -432,6 +452,9 @@ pub struct HostFacts {
     pub filesystem: Option<String>,
     /// The clocks at the answer.
     pub clocks: Clocks,
+    /// The boot that it is up by (`/proc/sys/kernel/random/boot_id`).
+    #[serde(default)]
+    pub boot: Option<String>,
     /// What chrony says, if it is there.
     #[serde(default)]
     pub chrony: Option<Chrony>,

@@ -12,6 +12,7 @@ mod adopted;
 mod links;
 mod outbox;
 mod probe;
+mod reboot;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -38,6 +39,7 @@ use crate::{
     probe::Probe,
     process::Process,
     protocol::{self, Answer, Call, LogFormat, MAX_LINE, Request, Said},
+    reboot::Reset,
     skew::{self, Answering},
     tail::EventLog,
 };
@@ -67,6 +69,8 @@ pub(crate) struct Supervisor<W> {
     /// Rows of the probe.
     ops: Vec<String>,
     links: links::Links,
+    /// A reset of this host that waits for its word.
+    reset: Option<Reset>,
     seq: u64,
     records: Vec<String>,
     texts: Vec<outbox::Text>,
@@ -119,6 +123,7 @@ impl<W: Write> Supervisor<W> {
             probed: false,
             ops: Vec::new(),
             links: links::Links::default(),
+            reset: None,
             seq: 0,
             records: Vec::new(),
             texts: Vec::new(),
@@ -150,7 +155,7 @@ impl<W: Write> Supervisor<W> {
                         let Some(lines) = lines else { return Ok(()) };
                         self.heard = Instant::now();
                         for line in lines {
-                            self.answer(line);
+                            self.answer(line)?;
                         }
                     }
                     Ready::Logs | Ready::Ended(_) | Ready::ProbeEnded => self.soon(QUIET),
@@ -261,11 +266,11 @@ impl<W: Write> Supervisor<W> {
 
     // ---- requests --------------------------------------------------------------------------
 
-    fn answer(&mut self, line: Line) {
+    fn answer(&mut self, line: Line) -> Result<(), AgentError> {
         let failed = |id, error| Said::Failed { id, error };
         let said = match line {
             // Only to say that the harness lives.
-            Line::Whole(line) if line.is_empty() => return,
+            Line::Whole(line) if line.is_empty() => return Ok(()),
             Line::TooLong => failed(0, format!("a request was longer than {MAX_LINE} bytes")),
             Line::Whole(line) => match serde_json::from_slice::<Request>(&line) {
                 Err(error) => failed(id_of(&line), format!("the request makes no sense: {error}")),
@@ -278,9 +283,11 @@ impl<W: Write> Supervisor<W> {
                     let result = match call {
                         // These are answered later, if they can be carried out.
                         Call::StartProbe { .. } | Call::StopProbe {} => {
-                            let Err(error) = self.order_probe(id, call) else { return };
+                            let Err(error) = self.order_probe(id, call) else { return Ok(()) };
                             Err(error)
                         }
+                        // This is answered before it happens.
+                        Call::Reboot { nodes } => Err(self.reboot(id, &nodes)?),
                         call => self.carry_out(call),
                     };
                     self.soon(delay);
@@ -295,6 +302,7 @@ impl<W: Write> Supervisor<W> {
             self.soon(Duration::ZERO);
         }
         self.pending.push(said);
+        Ok(())
     }
 
     fn carry_out(&mut self, call: Call) -> Result<Answer, String> {
@@ -322,7 +330,10 @@ impl<W: Write> Supervisor<W> {
             Call::Strike { strikes } => self.strike(&strikes),
             Call::Heal { nodes } => self.heal(&nodes),
             Call::StopAll {} => self.stop_all(),
-            Call::StartProbe { .. } | Call::StopProbe {} => unreachable!("answered later"),
+            Call::ArmReboot { spared } => self.arm_reboot(&spared),
+            Call::StartProbe { .. } | Call::StopProbe {} | Call::Reboot { .. } => {
+                unreachable!("answered at another time")
+            }
             Call::Lease { silence_ms } => {
                 self.lease = Some(Duration::from_millis(silence_ms));
                 Ok(Answer::Ok)
@@ -488,6 +499,7 @@ impl<W: Write> Supervisor<W> {
 
     fn stop_all(&mut self) -> Result<Answer, String> {
         self.host()?;
+        self.reset = None;
         self.let_go();
         self.kill_all().map_err(|error| error.to_string())?;
         self.gather();
@@ -533,6 +545,7 @@ impl<W: Write> Supervisor<W> {
         // Should it fail, the kernel's lease on the rules ends soon, and the next agent finds them.
         // Before anything else: a process whose disk is slow takes long to end.
         let _ = self.links.mend();
+        self.reset = None;
         self.let_go();
         // Even if waiting failed, every process has its SIGKILL and only the files remain.
         let _ = self.kill_all();

@@ -357,6 +357,19 @@ fn what_is_kept_is_kept_and_only_one_agent_uses_a_directory() {
 }
 
 #[test]
+fn a_machine_that_is_to_be_spared_is_not_reset() {
+    let root = tempfile::tempdir().unwrap();
+    let mut harness = Harness::greeted(&root.path().join("agent"));
+    let spared = vec![sraft_agent::boot_id().unwrap()];
+    // Where that cannot be done anyhow (a container, no rights) another reason comes first.
+    harness.ask(Call::ArmReboot { spared }).unwrap_err();
+    let error = harness.ask(Call::Reboot { nodes: vec![1] }).unwrap_err();
+    assert!(error.contains("no reset was armed"), "{error}");
+    harness.ask(Call::Ping {}).unwrap();
+    harness.hang_up().unwrap();
+}
+
+#[test]
 fn a_bad_request_is_answered_with_its_reason_and_the_agent_lives_on() {
     let root = tempfile::tempdir().unwrap();
     let mut harness = Harness::silent();

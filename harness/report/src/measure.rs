@@ -265,7 +265,7 @@ fn measure(plan: &Plan, trial: &Trial, ops: &[Op]) -> Result<TrialRow, NoTrial> 
         }
         Some(fault) => unrest(records, *fault, &mut row),
     }
-    let felt = struck.values().min().map(|fault| outage::felt(records, *fault, row.old_leader));
+    let felt = struck.values().min().map(|fault| outage::felt(records, *fault, ops, &row));
     outage::measure(ops, felt, &mut row);
     contradictions(&row, log, &mut odd);
     outage::contradiction(records, &row, &mut odd);

@@ -60,8 +60,9 @@ pub fn trial(records: &[Record]) -> Option<Trial> {
         }
         Some(clocks) => {
             let slack = clocks.harness_bound_ns();
-            let edge = |at| clocks.reference_ns(&Source::Harness, at);
-            let (from, to) = (edge(start)?.saturating_sub(slack), edge(end)?.saturating_add(slack));
+            let edge = |at: usize| clocks.reference_ns(&Source::Harness, &records[at]);
+            let (from, to) =
+                (edge(first)?.saturating_sub(slack), edge(last)?.saturating_add(slack));
             for (at, record) in records.iter().enumerate() {
                 let Some(placed) = clocks.place(record) else {
                     // What follows the trial may be of a larger cluster.
@@ -170,7 +171,9 @@ mod tests {
                 for (host, nodes, offset_ns, bound_ns) in hosts {
                     let (host, nodes) = (host.to_owned(), nodes.to_vec());
                     let rtt_ns = 2 * bound_ns;
-                    let event = Event::ClockMeasured { host, nodes, offset_ns, bound_ns, rtt_ns };
+                    let boot = None;
+                    let event =
+                        Event::ClockMeasured { host, nodes, offset_ns, bound_ns, rtt_ns, boot };
                     seq += 1;
                     apart.push(Record { event, seq, ..record.clone() });
                 }

@@ -9,9 +9,6 @@ use sraft_report::clocks::{Clocks, HARNESS};
 
 use super::{Cluster, Halt};
 
-/// The host whose clock is everybody's: the first.
-const REFERENCE: usize = 0;
-
 /// How often the harness compares its own clock with the reference's each time. Its clock only
 /// says which records belong to a trial.
 const PINGS: u32 = 3;
@@ -20,10 +17,30 @@ impl Cluster {
     /// Has the reference answer, and makes sure that everybody can ask: an experiment whose clocks
     /// cannot be compared is better not begun.
     pub(super) fn engage_clocks(&mut self) -> Result<(), Halt> {
-        let Some(at) = self.hosts[REFERENCE].clock_address() else { return Ok(()) };
-        self.ask_all(vec![(REFERENCE, Call::AnswerClocks { at })])?;
         let all = self.hosts.len();
+        self.lean_on(0)?;
         self.measure(all).map(drop)
+    }
+
+    /// Makes the first host that is not struck the one whose clock is everybody's and on which the
+    /// probe runs: one that is reset has no clock meanwhile. For a trial to come.
+    pub(crate) fn lean_on_others(&mut self, struck: &[NodeId]) -> Result<(), Halt> {
+        let used = self.hosts.len().min(self.membership.nodes.len());
+        let spared = |host: &usize| struck.iter().all(|node| self.host_of(*node) != *host);
+        match (0..used).find(spared) {
+            Some(host) => self.lean_on(host),
+            None => Err(Halt::Stuck("no host is spared, so nobody could watch".to_owned())),
+        }
+    }
+
+    fn lean_on(&mut self, host: usize) -> Result<(), Halt> {
+        self.compared.clear();
+        let Some(at) = self.hosts[host].clock_address() else { return Ok(()) };
+        if self.reference != host {
+            self.view.forget_times();
+        }
+        self.reference = host;
+        self.ask_all(vec![(host, Call::AnswerClocks { at })]).map(drop)
     }
 
     /// Compares the clocks of all hosts that the cluster uses, and records it.
@@ -40,11 +57,12 @@ impl Cluster {
 
     /// Compares the clocks of the first hosts.
     fn measure(&mut self, hosts: usize) -> Result<Vec<Event>, Halt> {
-        let Some(with) = self.hosts[REFERENCE].clock_address() else { return Ok(Vec::new()) };
+        let reference = self.reference;
+        let Some(with) = self.hosts[reference].clock_address() else { return Ok(Vec::new()) };
         let compare = |agent| (agent, Call::CompareClocks { with: with.clone() });
-        let others: Vec<usize> = (0..hosts).filter(|host| *host != REFERENCE).collect();
+        let others: Vec<usize> = (0..hosts).filter(|host| *host != reference).collect();
         let answers = self.ask_all(others.iter().copied().map(compare).collect())?;
-        let mut events = vec![self.event(REFERENCE, 0, 0)];
+        let mut events = vec![self.event(reference, 0, 0)];
         for (host, answer) in others.into_iter().zip(answers) {
             match answer {
                 Answer::Compared(found) => {
@@ -57,8 +75,8 @@ impl Cluster {
             }
         }
         events.push(self.measure_own()?);
-        // The newest is the best guess for what comes; what has been is judged by all of them.
-        self.clocks = Clocks::of(&events);
+        self.compared.extend(events.iter().cloned());
+        self.clocks = Clocks::of(&self.compared);
         Ok(events)
     }
 
@@ -67,10 +85,10 @@ impl Cluster {
         let mut best: Option<(u64, i64)> = None;
         for _ in 0..PINGS {
             let before = clock::read().mono_ns;
-            let answers = self.ask_all(vec![(REFERENCE, Call::Ping {})])?;
+            let answers = self.ask_all(vec![(self.reference, Call::Ping {})])?;
             let rtt = clock::read().mono_ns - before;
             let Some(Answer::Clocks(there)) = answers.into_iter().next() else {
-                return Err(self.lost(REFERENCE, "it does not know its clocks".to_owned()));
+                return Err(self.lost(self.reference, "it does not know its clocks".to_owned()));
             };
             let middle = i128::from(before) + i128::from(rtt / 2);
             let offset = i64::try_from(i128::from(there.mono_ns) - middle).unwrap_or(i64::MAX);
@@ -78,15 +96,17 @@ impl Cluster {
         }
         let (rtt_ns, offset_ns) = best.unwrap_or_default();
         let (host, bound_ns) = (HARNESS.to_owned(), rtt_ns.div_ceil(2));
-        Ok(Event::ClockMeasured { host, nodes: Vec::new(), offset_ns, bound_ns, rtt_ns })
+        let (nodes, boot) = (Vec::new(), None);
+        Ok(Event::ClockMeasured { host, nodes, offset_ns, bound_ns, rtt_ns, boot })
     }
 
     fn event(&self, host: usize, offset_ns: i64, rtt_ns: u64) -> Event {
         let nodes: Vec<NodeId> = (1..=self.membership.nodes.len() as u64)
             .filter(|node| self.host_of(*node) == host)
             .collect();
+        let boot = self.boots[host].clone();
         let (host, bound_ns) = (self.hosts[host].name.clone(), rtt_ns.div_ceil(2));
-        Event::ClockMeasured { host, nodes, offset_ns, bound_ns, rtt_ns }
+        Event::ClockMeasured { host, nodes, offset_ns, bound_ns, rtt_ns, boot }
     }
 
     /// The record, stamped in the reference's time as far as that is known by now.
@@ -96,7 +116,7 @@ impl Cluster {
             Source::Node(node) => Source::Agent(self.hosts[self.host_of(*node)].name.clone()),
             other => other.clone(),
         };
-        let at = self.clocks.as_ref().and_then(|c| c.reference_ns(&source, record.mono_ns));
+        let at = self.clocks.as_ref().and_then(|c| c.reference_ns(&source, record));
         Record { mono_ns: at.unwrap_or(record.mono_ns), ..record.clone() }
     }
 

@@ -14,6 +14,9 @@ impl Cluster {
         if needs == Needs::default() {
             return Ok(());
         }
+        if needs.reboot {
+            self.check_machines()?;
+        }
         for agent in 0..self.agents.len() {
             // One by one, so that the error can name the host.
             match self.ask_all(vec![(agent, Call::CheckFaults { needs })]) {

@@ -1,5 +1,5 @@
-//! The probe of a trial, by way of the agent on the first host: its clock is the one that the
-//! others are measured against, so what it stamps needs no conversion.
+//! The probe of a trial, by way of the agent on the reference: the others' clocks are measured against
+//! that host's, so what it stamps needs no conversion.
 
 use std::time::{Duration, Instant};
 
@@ -10,9 +10,6 @@ use sraft_report::results::Op;
 
 use super::{Cluster, Halt};
 use crate::plan::Probe;
-
-/// The agent that runs it.
-const AGENT: usize = 0;
 
 const CONFIG: &str = "probe.toml";
 const OPS: &str = "ops.csv";
@@ -91,7 +88,7 @@ impl Cluster {
             files: vec![(CONFIG.to_owned(), config)],
             ops_file: OPS.to_owned(),
         };
-        let asked = self.send_all(vec![(AGENT, call)])?;
+        let asked = self.send_all(vec![(self.reference, call)])?;
         self.probing = true;
         match self.answers(&asked, Instant::now() + READY_WITHIN) {
             Ok(Ok(_)) => Ok(()),
@@ -113,7 +110,7 @@ impl Cluster {
         if !std::mem::take(&mut self.probing) {
             return Ok(());
         }
-        let asked = self.send_all(vec![(AGENT, Call::StopProbe {})])?;
+        let asked = self.send_all(vec![(self.reference, Call::StopProbe {})])?;
         let deadline = Instant::now() + STOPPED_WITHIN;
         let mut died = Ok(());
         loop {

@@ -9,7 +9,7 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
-use sraft_agent::{needs, protocol::Needs};
+use sraft_agent::{boot_id, needs, protocol::Needs};
 
 use super::{place::Place, service};
 
@@ -24,6 +24,8 @@ pub(crate) struct Questions {
     pub(crate) other: Option<String>,
     /// Whether to remove what earlier runs have left.
     pub(crate) clean: bool,
+    /// The boot of the machine that asks.
+    pub(crate) boot: Option<String>,
 }
 
 /// What was found.
@@ -123,8 +125,8 @@ pub(super) fn examine(questions: &Questions) -> Health {
             "sudo",
             Verdict::Warning,
             format!("does not work without a password ({why})"),
-            "only faults of links (partitions, loss, delay), slow-disk and systemd need it; allow it \
-             in sudoers",
+            "only faults of links (partitions, loss, delay), slow-disk, reboot and systemd need it; \
+             allow it in sudoers",
         ),
     });
     let none = Needs::default();
@@ -143,6 +145,17 @@ pub(super) fn examine(questions: &Questions) -> Health {
     fault("slow disk", slow, "a process's writes can be slowed down", "slow-disk needs");
     let own = Needs { own_disk: true, ..none };
     fault("own disk", own, "nodes can have file systems of their own", "disk-full needs");
+    if questions.boot.is_some() && boot_id().ok() == questions.boot {
+        health.findings.push(Finding::bad(
+            "reboot",
+            Verdict::Warning,
+            "is on the machine that this program runs on",
+            "only reboot needs hosts that are machines of their own",
+        ));
+    } else {
+        let reset = Needs { reboot: true, ..none };
+        fault("reboot", reset, "can be reset, with what is on its disk", "reboot needs");
+    }
     health
 }
 

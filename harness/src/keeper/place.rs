@@ -14,7 +14,7 @@ use rustix::{
     process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal},
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use sraft_agent::start_time;
+use sraft_agent::{boot_id, start_time};
 
 use super::Restart;
 
@@ -33,7 +33,7 @@ pub(crate) struct Process {
     pub(crate) pid: u32,
     /// When it started, ticks since the machine did.
     pub(crate) start: u64,
-    /// The machine's life that it is of.
+    /// The machine's life that it is of: start times are counted anew in each.
     pub(crate) boot: String,
 }
 
@@ -43,7 +43,7 @@ impl Process {
         let pid = std::process::id();
         let start = start_time(pid)
             .ok_or_else(|| io::Error::other("cannot read /proc/self/stat; is /proc mounted?"))?;
-        Ok(Process { pid, start, boot: boot()? })
+        Ok(Process { pid, start, boot: boot_id()? })
     }
 
     /// Something that is readable once it has ended, if it still lives.
@@ -51,15 +51,10 @@ impl Process {
         let pid = i32::try_from(self.pid).ok().and_then(Pid::from_raw)?;
         let handle = pidfd_open(pid, PidfdFlags::empty()).ok()?;
         // Looked at only now that the number cannot pass on any more.
-        let same =
-            start_time(self.pid) == Some(self.start) && boot().is_ok_and(|boot| boot == self.boot);
+        let same = start_time(self.pid) == Some(self.start)
+            && boot_id().is_ok_and(|boot| boot == self.boot);
         same.then_some(Handle(handle))
     }
-}
-
-/// The machine's life: start times are counted anew in each.
-fn boot() -> io::Result<String> {
-    Ok(fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
 }
 
 /// A process that cannot be mistaken.

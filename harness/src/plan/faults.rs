@@ -136,7 +136,8 @@ fn links(cell: &Cell, kind: Kind) -> Result<Option<Links>, Wrong> {
         | Kind::Pause
         | Kind::SlowDisk
         | Kind::DiskFull
-        | Kind::RestartStorm => return Ok(None),
+        | Kind::RestartStorm
+        | Kind::Reboot => return Ok(None),
         Kind::Isolate | Kind::Partition | Kind::Link => Effect::Drop,
         Kind::Loss => {
             let Some(percent) = given.percent else {
@@ -356,15 +357,15 @@ mod tests {
             writeln!(said, "{kind} [{aim}] x{count} {effect:?} {:?}", run.needs()).unwrap();
         }
         insta::assert_snapshot!(said, @r"
-        isolate [leader] x1 Some(Drop) Needs { rules: true, delay: false, slow_disk: false, own_disk: false }
-        isolate [leader <] x1 Some(Drop) Needs { rules: true, delay: false, slow_disk: false, own_disk: false }
-        partition [leader+primary | others] x1 Some(Drop) Needs { rules: true, delay: false, slow_disk: false, own_disk: false }
-        link [leader > primary] x1 Some(Drop) Needs { rules: true, delay: false, slow_disk: false, own_disk: false }
-        loss [leader] x1 Some(Loss { per_mille: 125 }) Needs { rules: true, delay: false, slow_disk: false, own_disk: false }
-        delay [leader | others] x1 Some(Delay { delay_us: 20000, jitter_us: 2000 }) Needs { rules: true, delay: true, slow_disk: false, own_disk: false }
-        restart-storm [leader] x5 None Needs { rules: false, delay: false, slow_disk: false, own_disk: false }
-        slow-disk [leader] x1 None Needs { rules: false, delay: false, slow_disk: true, own_disk: false }
-        disk-full [primary] x1 None Needs { rules: false, delay: false, slow_disk: false, own_disk: true }
+        isolate [leader] x1 Some(Drop) Needs { rules: true, delay: false, slow_disk: false, own_disk: false, reboot: false }
+        isolate [leader <] x1 Some(Drop) Needs { rules: true, delay: false, slow_disk: false, own_disk: false, reboot: false }
+        partition [leader+primary | others] x1 Some(Drop) Needs { rules: true, delay: false, slow_disk: false, own_disk: false, reboot: false }
+        link [leader > primary] x1 Some(Drop) Needs { rules: true, delay: false, slow_disk: false, own_disk: false, reboot: false }
+        loss [leader] x1 Some(Loss { per_mille: 125 }) Needs { rules: true, delay: false, slow_disk: false, own_disk: false, reboot: false }
+        delay [leader | others] x1 Some(Delay { delay_us: 20000, jitter_us: 2000 }) Needs { rules: true, delay: true, slow_disk: false, own_disk: false, reboot: false }
+        restart-storm [leader] x5 None Needs { rules: false, delay: false, slow_disk: false, own_disk: false, reboot: false }
+        slow-disk [leader] x1 None Needs { rules: false, delay: false, slow_disk: true, own_disk: false, reboot: false }
+        disk-full [primary] x1 None Needs { rules: false, delay: false, slow_disk: false, own_disk: true, reboot: false }
         ");
     }
 
@@ -380,6 +381,7 @@ mod tests {
             ("slow-link", 1),
             ("slow-disk", 2),
             ("disk-full", 1),
+            ("reboot", 1),
             ("pause", 1),
             ("cascade", 2),
             ("ec2-leader-kill", 1),
@@ -392,7 +394,7 @@ mod tests {
             match RunPlan::new(&file, Overrides::default()) {
                 Ok(here) => assert_eq!(here.plan.settings, there.plan.settings, "{name}"),
                 Err(refused) => {
-                    assert!(name.starts_with("ec2-"), "{refused}");
+                    assert!(name.starts_with("ec2-") || name == "reboot", "{refused}");
                     assert!(refused.to_string().contains("--inventory"), "{refused}");
                 }
             }
@@ -415,6 +417,7 @@ mod tests {
             ("local", format!("{full}duration = \"2s\"{rate}")),
             ("local", format!("{full}groups = [[\"leader\"], [\"others\"]]{rate}")),
             ("local", "kind = \"reboot\"\ntarget = \"leader\"".to_owned()),
+            ("sim", "kind = \"reboot\"\ntarget = \"leader\"".to_owned()),
             ("sim", "kind = \"delay\"\ntarget = \"leader\"\ndelay = \"1ms\"".to_owned()),
             ("local", "kind = \"kill\"".to_owned()),
             ("local", "kind = \"link\"".to_owned()),
@@ -483,7 +486,9 @@ mod tests {
         kind = "disk-full" / target = "leader" / groups = [["leader"], ["others"]] / [workload] / rate = 100
           x.toml, line 17: fault.target and fault.groups both say whom it strikes; remove one of them
         kind = "reboot" / target = "leader"
-          x.toml, line 15: reboot is not offered: an agent does not outlive its host, and a run does not start agents again; reboot a host by hand between runs; there are kill, stop, pause, isolate, partition, link, loss, delay, slow-disk, disk-full and restart-storm
+          x.toml, line 15: reboot would take down this very machine; run it on hosts, with --inventory, or take another fault: kill, stop, pause, isolate, partition, link, loss, delay, slow-disk, disk-full and restart-storm
+        kind = "reboot" / target = "leader"
+          x.toml, line 15: the sim backend cannot do reboot; it can do kill, pause, isolate, partition and link
         kind = "delay" / target = "leader" / delay = "1ms"
           x.toml, line 15: the sim backend cannot do delay; it can do kill, pause, isolate, partition and link
         kind = "kill"

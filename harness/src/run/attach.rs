@@ -47,6 +47,11 @@ pub(super) fn suits(plan: &RunPlan) -> anyhow::Result<()> {
              their hosts' disks; leave out --attach"
         );
     }
+    if needs.reboot {
+        bail!(
+            "after a reboot, only the nodes of a run's own are started again; leave out --attach"
+        );
+    }
     if needs.slow_disk {
         bail!(
             "slow-disk is undone by an agent, and a node that outlives its agent would stay slow if \
@@ -184,7 +189,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::{experiment::File, plan::Overrides};
+    use crate::{experiment::File, inventory::Inventory, plan::Overrides};
 
     const EXPERIMENT: &str = "name = \"e\"\nquestion = \"?\"\n[cluster]\nsize = 3\nbackend = \"local\"\n\
         [fault]\nkind = \"kill\"\ntarget = \"leader\"\n[trials]\ncount = 3\nblock = 2\nseed = 1\n\
@@ -237,6 +242,17 @@ mod tests {
         disk-full fills disks that nodes have to themselves, and nodes that run already are on their hosts' disks; leave out --attach
         goes
         ");
+    }
+
+    #[test]
+    fn only_nodes_of_a_runs_own_are_brought_back_after_a_reboot() {
+        let hosts = "[[host]]\nssh = \"a\"\n[[host]]\nssh = \"b\"\n[[host]]\nssh = \"c\"\n";
+        let hosts = Inventory::parse(Path::new("hosts.toml"), hosts).unwrap();
+        let text = EXPERIMENT.replace("\"kill\"", "\"reboot\"");
+        let file = File::parse(Path::new("e.toml"), text).unwrap();
+        let plan = RunPlan::on(&file, Overrides::default(), Some(&hosts)).unwrap();
+        assert!(plan.needs().reboot);
+        insta::assert_snapshot!(suits(&plan).unwrap_err(), @"after a reboot, only the nodes of a run's own are started again; leave out --attach");
     }
 
     #[test]

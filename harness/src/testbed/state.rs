@@ -12,6 +12,7 @@ use std::{
 use anyhow::{Context, bail};
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
+use sraft_agent::boot_id;
 
 use super::{network::Subnet, processes::Process};
 
@@ -81,7 +82,7 @@ impl State {
                 .context("cannot draw an id from /proc/sys/kernel/random/uuid")?
                 .trim()
                 .to_owned(),
-            boot: boot()?,
+            boot: boot_id()?,
             dir,
             subnet,
             bridge: device(format!("sraft-{name}")),
@@ -96,7 +97,7 @@ impl State {
 
     /// Whether the machine has not been restarted since.
     pub(super) fn is_of_this_boot(&self) -> bool {
-        boot().is_ok_and(|boot| boot == self.boot)
+        boot_id().is_ok_and(|boot| boot == self.boot)
     }
 
     /// Removes the testbed's folder, if it is the one that was made.
@@ -124,11 +125,6 @@ impl State {
             Err(error) => Err(error).with_context(failed),
         }
     }
-}
-
-fn boot() -> anyhow::Result<String> {
-    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id");
-    Ok(boot.context("cannot read /proc/sys/kernel/random/boot_id")?.trim().to_owned())
 }
 
 /// Where a testbed is written down, held so that nobody else changes it.

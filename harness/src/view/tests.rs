@@ -128,6 +128,23 @@ fn a_killed_leader_leads_no_more_and_its_successor_does() {
 }
 
 #[test]
+fn a_host_that_is_reset_takes_its_node_along_whatever_that_still_says() {
+    let mut told = Told::settled();
+    let old = told.view.leader().unwrap();
+    told.agent(Event::FaultApplied { node: 2, pid: 1, action: FaultAction::Reboot });
+    assert_eq!((told.view.leader(), told.view.is_up(2)), (None, false));
+    // It is told of before it happens.
+    told.connects(2, 3).node(2, Event::FollowerSynced { peer: 1, term: 5, match_index: 2 });
+    told.leads(3, 6, 3).designates(3, 6, 1, 1);
+    assert_eq!(told.view.successor(old, 3, &[2]), Some(Leader { node: 3, term: 6 }));
+    let boot = sraft_events::Boot { id: "b".to_owned(), zero_wall_ns: 0 };
+    let host = "two".to_owned();
+    told.by(Source::Harness, Event::HostRebooted { host, nodes: vec![2], boot });
+    told.starts(2);
+    assert_eq!(told.missing(), "node 2 to catch up with leader 3");
+}
+
+#[test]
 fn what_an_old_leader_says_late_changes_nothing() {
     let mut told = Told::settled();
     told.leads(3, 6, 3).designates(3, 6, 1, 1);

@@ -276,6 +276,17 @@ pub enum Event {
         signal: Option<i32>,
     },
 
+    /// A host that was reset is up again, and its agent has been replaced. Everything on it had ended
+    /// when the fault struck, and its monotonic clock has begun anew.
+    HostRebooted {
+        /// The host.
+        host: String,
+        /// The nodes that run there.
+        nodes: Vec<NodeId>,
+        /// What it is up by now.
+        boot: Boot,
+    },
+
     // ---- what the harness does -----------------------------------------------------------
     /// A run begins, or goes on after `--resume`.
     RunStarted {
@@ -338,9 +349,9 @@ pub enum Event {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         messages: Option<u64>,
     },
-    /// The clock of a host has been compared with that of the reference, the first host of the
-    /// run. Every trial that runs on more than this machine has one such record for each host soon
-    /// after its start and shortly before its end.
+    /// The clock of a host has been compared with that of the reference: the first host that the
+    /// trial's fault does not reboot. Every trial that runs on more than this machine has one such
+    /// record for each host soon after its start and shortly before its end.
     ClockMeasured {
         /// The host; `harness` is where the harness runs.
         host: String,
@@ -353,9 +364,23 @@ pub enum Event {
         bound_ns: u64,
         /// The least round trip of the comparison, nanoseconds.
         rtt_ns: u64,
+        /// The boot of the host whose clock it was: the next one counts from zero again. Empty for
+        /// `harness`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        boot: Option<Boot>,
     },
     /// The cluster of a block has been stopped.
     ClusterStopped {},
+}
+
+/// From one start of a host's kernel to the next.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Boot {
+    /// What Linux calls it: `/proc/sys/kernel/random/boot_id`.
+    pub id: String,
+    /// What the wall clock showed when the monotonic clock began, nanoseconds since 1970. Every
+    /// record has stamps of both, so it can be told in which boot it was written.
+    pub zero_wall_ns: u64,
 }
 
 macro_rules! words {
@@ -495,6 +520,8 @@ words! {
         SlowDisk = "slow-disk",
         /// There is no room left on its disk: it stops at the next write that needs some.
         DiskFull = "disk-full",
+        /// Its host is reset at once, without a shutdown, as a failure of power would.
+        Reboot = "reboot",
         /// Its links, or its disk, are as they were.
         Heal = "heal",
     }
@@ -516,7 +543,8 @@ impl FaultAction {
             | FaultAction::Pause
             | FaultAction::Isolate
             | FaultAction::Partition
-            | FaultAction::DiskFull => true,
+            | FaultAction::DiskFull
+            | FaultAction::Reboot => true,
             FaultAction::Resume
             | FaultAction::Link
             | FaultAction::Loss

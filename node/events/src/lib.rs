@@ -26,8 +26,8 @@ mod event;
 mod source;
 
 pub use event::{
-    CampaignKind, CampaignOutcome, DesignationReason, Event, Evidence, FaultAction, LossCause,
-    Refusal, StepDownReason, Verdict,
+    Boot, CampaignKind, CampaignOutcome, DesignationReason, Event, Evidence, FaultAction,
+    LossCause, Refusal, StepDownReason, Verdict,
 };
 pub use source::{ParseSourceError, Source};
 

@@ -15,7 +15,7 @@ use sraft_events::{Event, FaultAction, NodeId, Record};
 
 use super::Supervisor;
 use crate::{
-    clock,
+    boot_id, clock,
     process::{INHERITED, Process},
     protocol::{Answer, LogFormat},
     tail::EventLog,
@@ -46,9 +46,9 @@ impl Adopted {
         let text = fs::read_to_string(&self.process_file).map_err(|_| down())?;
         let written: Written = serde_json::from_str(&text)
             .map_err(|error| format!("{} makes no sense: {error}", self.process_file.display()))?;
-        let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id")
+        let boot = boot_id()
             .map_err(|error| format!("cannot tell which life of the machine this is: {error}"))?;
-        if boot.trim() != written.boot {
+        if boot != written.boot {
             return Err(down());
         }
         Process::adopt(written.pid, written.start, log).map_err(|_| down())

@@ -159,7 +159,7 @@ impl<W: Write> Supervisor<W> {
     }
 
     /// The node's process; 0 if it runs on another host, or not at all.
-    fn pid_of(&self, node: NodeId) -> u32 {
+    pub(super) fn pid_of(&self, node: NodeId) -> u32 {
         self.processes.get(&node).map_or(0, |process| process.pid())
     }
 }

@@ -8,20 +8,39 @@ use super::{TrialRow, micros};
 use crate::results::{Op, OpKind, OpOutcome};
 
 /// From when on clients can feel a fault. A leader whose disk is full serves until it needs another
-/// block of it, and ends then.
-pub(super) fn felt(records: &[Record], fault: u64, leader: NodeId) -> u64 {
-    let full = |record: &Record| {
-        matches!(record.event, Event::FaultApplied { node, action: FaultAction::DiskFull, .. }
-            if node == leader)
-    };
+/// block of it, and ends then. One whose host is reset serves until the kernel gets round to it, which
+/// nobody on that host can tell of: the last write that was acknowledged before there was a successor
+/// does.
+pub(super) fn felt(records: &[Record], fault: u64, ops: &[Op], row: &TrialRow) -> u64 {
     let end = |record: &&Record| {
         record.mono_ns >= fault
-            && matches!(record.event, Event::ProcessExited { node, .. } if node == leader)
+            && matches!(record.event, Event::ProcessExited { node, .. } if node == row.old_leader)
     };
-    match records.iter().any(full) {
-        true => records.iter().find(end).map_or(fault, |record| record.mono_ns),
-        false => fault,
+    match done_to(records, row.old_leader) {
+        Some(FaultAction::DiskFull) => {
+            records.iter().find(end).map_or(fault, |record| record.mono_ns)
+        }
+        Some(FaultAction::Reboot) => {
+            let (Some(leaderless), Some(bound)) = (row.leaderless_us, row.clock_bound_us) else {
+                return fault;
+            };
+            let writes = ops.iter().filter(|op| op.acknowledged_write());
+            let ends = writes.filter_map(|op| op.end_ns);
+            ends.filter(|end| micros(fault, *end) < leaderless - bound)
+                .max()
+                .unwrap_or(0)
+                .max(fault)
+        }
+        _ => fault,
     }
+}
+
+/// The first thing that was done to this node.
+fn done_to(records: &[Record], to: NodeId) -> Option<FaultAction> {
+    records.iter().find_map(|record| match record.event {
+        Event::FaultApplied { node, action, .. } if node == to => Some(action),
+        _ => None,
+    })
 }
 
 /// Fills in the columns of the probe; all stay empty if it did nothing in this trial.
@@ -64,13 +83,10 @@ fn lost(ops: &[Op]) -> Option<u64> {
 
 /// Two witnesses of one event: no client can be served by a leader that does not exist yet. Only
 /// where the old leader was struck at once; one that is told to stop serves until it hands over, and
-/// one whose disk is full until it needs another block of it.
+/// for others see [`felt`].
 pub(super) fn contradiction(records: &[Record], row: &TrialRow, odd: &mut Vec<String>) {
-    let at_once = records.iter().find_map(|record| match record.event {
-        Event::FaultApplied { node, action, .. } if node == row.old_leader => {
-            Some(!matches!(action, FaultAction::Stop | FaultAction::DiskFull))
-        }
-        _ => None,
+    let at_once = done_to(records, row.old_leader).map(|action| {
+        !matches!(action, FaultAction::Stop | FaultAction::DiskFull | FaultAction::Reboot)
     });
     let bound = row.clock_bound_us.unwrap_or(f64::INFINITY);
     if let (Some(true), Some(outage), Some(leaderless)) =

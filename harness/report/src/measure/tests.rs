@@ -445,6 +445,28 @@ fn a_full_disk_is_felt_from_the_end_of_its_node_on() {
 }
 
 #[test]
+fn a_reset_is_felt_from_the_last_write_that_the_host_still_acknowledged() {
+    let script = Script::begin(1, 0.0)
+        .agent(10.0, applies(1, FaultAction::Reboot))
+        .node(2, 200.0, stands(2))
+        .node(2, 201.0, elected(2))
+        .node(2, 202.0, Event::Ready { term: 2, index: 4 })
+        .end(1, 500.0, Verdict::Ok);
+    // It goes on for some milliseconds.
+    let ops = [
+        wrote("w/1/1", 8.0, Some(9.0)),
+        wrote("w/1/2", 12.0, Some(14.0)),
+        wrote("w/1/3", 17.0, Some(203.0)),
+        wrote("w/1/4", 22.0, Some(204.0)),
+    ];
+    let row = row(&plan(), script.records(), &ops).unwrap();
+    assert_eq!((row.verdict, row.reason.as_str()), (Verdict::Ok, ""));
+    assert_eq!((row.dead_us, row.leaderless_us), (None, Some(191_000.0)));
+    assert_eq!(row.outage_us, Some(189_000.0));
+    assert_eq!((row.new_leader, row.spurious_failovers), (Some(2), 0));
+}
+
+#[test]
 fn an_isolated_leader_is_replaced_and_its_stepping_down_is_timed() {
     let isolated = applies(1, FaultAction::Isolate);
     let reason = sraft_events::StepDownReason::NoQuorum;

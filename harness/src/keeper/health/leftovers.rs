@@ -184,7 +184,13 @@ mod tests {
     use super::*;
 
     fn questions(dir: &Path, clean: bool) -> Questions {
-        Questions { dir: dir.to_owned(), addr: "127.0.0.1".to_owned(), other: None, clean }
+        Questions {
+            dir: dir.to_owned(),
+            addr: "127.0.0.1".to_owned(),
+            other: None,
+            clean,
+            boot: None,
+        }
     }
 
     fn looked(dir: &Path, clean: bool) -> (Finding, usize) {
