@@ -202,7 +202,7 @@ impl Connection {
             if channel.eof() {
                 break;
             }
-            if !progress {
+            if !progress && !can_go_on(&self.session, &channel, !unsent.is_empty(), true) {
                 self.ready(doing, deadline, within)?;
             }
         }
@@ -310,6 +310,17 @@ impl Drop for Connection {
         self.session.set_timeout(1000);
         self.session.set_blocking(true);
     }
+}
+
+/// Whether there is something to do although nothing has been possible just now. Whatever libssh2 is
+/// asked to do, it takes up all that has come: while it reads, the word that the host has room again,
+/// and while it reads one stream, bytes of the other. The socket does not announce those again, so
+/// waiting for it would be waiting for ever.
+pub(super) fn can_go_on(session: &Session, channel: &Channel, sends: bool, reads: bool) -> bool {
+    // A packet half on its way comes first, and that the socket announces.
+    !interest(session).contains(PollFlags::OUT)
+        && (sends && channel.write_window().remaining > 0
+            || reads && channel.read_window().available > 0)
 }
 
 /// What to wait for.

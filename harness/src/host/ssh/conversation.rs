@@ -20,7 +20,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use ssh2::Channel;
 
 use super::{
-    connection::{Connection, interest, would_block},
+    connection::{Connection, can_go_on, interest, would_block},
     error::{SshError, SshErrorKind},
 };
 use crate::host::{Agent, Input, Link, read};
@@ -163,7 +163,10 @@ impl Carrier {
             if self.closing.is_some_and(|deadline| now > deadline) {
                 return format!("it has not ended within {} s", ENDED_WITHIN.as_secs());
             }
-            if !progress && let Err(error) = self.wait() {
+            if !progress
+                && !self.can_go_on()
+                && let Err(error) = self.wait()
+            {
                 return format!("cannot wait for the connection: {error}");
             }
         }
@@ -282,6 +285,12 @@ impl Carrier {
                 true
             }
         }
+    }
+
+    fn can_go_on(&self) -> bool {
+        let sends = !self.to_agent.is_empty();
+        let reads = self.to_harness.len() <= MOST_WAITING;
+        can_go_on(self.connection.parts().0, &self.channel, sends, reads)
     }
 
     fn wait(&mut self) -> io::Result<()> {

@@ -270,6 +270,20 @@ fn much_output_and_input_get_through() {
 }
 
 /// A program for the host that answers `--version`: any system has this one.
+/// A host that takes up less than it is sent tells every now and then that there is room again. That it
+/// says so is not to be missed, whatever is being done at that moment.
+#[test]
+fn a_host_that_takes_its_time_gets_everything() {
+    let Some(server) = Server::start(&["ed25519"]) else { return };
+    server.known_as_it_is("ed25519");
+    let host = server.connect();
+    let bytes = vec![7; 40 << 20];
+    let script = r#"n=0; while [ "$(dd bs=32k count=1 iflag=fullblock 2>/dev/null | wc -c)" -gt 0 ]
+        do n=$((n+1)); done; echo $n"#;
+    let said = host.run("feeding", script, &[], &mut bytes.as_slice(), LIMIT).unwrap();
+    assert_eq!(said.trim(), (bytes.len() >> 15).to_string());
+}
+
 fn some_program() -> Program {
     Program::read(Path::new("/bin/true")).unwrap()
 }
