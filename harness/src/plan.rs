@@ -21,7 +21,7 @@ use std::{
 
 use rand::{SeedableRng, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
-use sraft_agent::protocol::{Effect, Needs};
+use sraft_agent::protocol::{Disk, Effect, Needs};
 use sraft_core::{Protocol, Span, Timing, TimingKnobs};
 use sraft_report::results::{Block, Plan, PlannedVariant, Setting, WishedFigure};
 
@@ -39,6 +39,9 @@ const MOST_TRIALS: u32 = 1_000_000;
 /// What a trial may be given. Below, nothing could come of it but time-outs.
 const TIMEOUTS: RangeInclusive<Duration> =
     Duration::from_millis(10)..=Duration::from_secs(24 * 60 * 60);
+
+/// Size of a disk of a node's own: more than a run writes. It takes room as it is written to.
+const DISK_BYTES: u64 = 1 << 30;
 
 /// Longest name: names of files are made of it, and these have 255 bytes at most.
 const LONGEST_NAME: usize = 64;
@@ -97,6 +100,15 @@ impl Fault {
     /// Whether it lasts until it is undone, beside the nodes' processes.
     pub(crate) fn is_healed(&self) -> bool {
         self.links.is_some() || self.iops.is_some()
+    }
+
+    /// The disk that nodes have to have for it.
+    pub(crate) fn disk(&self) -> Disk {
+        match () {
+            () if self.kind.fills_disk() => Disk::Own { bytes: DISK_BYTES },
+            () if self.iops.is_some() => Disk::Limitable,
+            () => Disk::Shared,
+        }
     }
 
     /// What it needs of hosts.

@@ -22,7 +22,7 @@ use rustix::{
 
 use crate::{
     label,
-    program::{find, missing, one_line, run},
+    program::{find, missing, one_line, run, seen_by_another},
     protocol::OWN_DISK,
 };
 
@@ -110,11 +110,7 @@ pub(crate) fn make(dir: &Path, bytes: u64) -> Result<(), String> {
 pub(crate) fn wrap(program: &Path, args: &[String]) -> Result<(PathBuf, Vec<String>), String> {
     let tool = |name: &str| find(name).ok_or_else(|| missing(name));
     let (unshare, mount) = (tool("unshare")?, tool("mount")?);
-    // What this stands for would be the shell by then.
-    let program = match program == Path::new("/proc/self/exe") {
-        true => "/proc/{agent_pid}/exe".to_owned(),
-        false => program.to_string_lossy().into_owned(),
-    };
+    let program = seen_by_another(program);
     let before = ["--mount", "--propagation", "private", "--", "/bin/sh", "-c", SCRIPT, "sh"];
     let places = [
         mount.to_string_lossy().into_owned(),

@@ -68,6 +68,16 @@ pub(crate) fn find(program: &str) -> Option<PathBuf> {
         .find(|path: &PathBuf| Path::is_file(path))
 }
 
+/// How another program, which is to start this one for a node, has to name it. `{agent_pid}` stands for
+/// the process id of the agent.
+pub(crate) fn seen_by_another(program: &Path) -> String {
+    // What this stands for would be that other program by then.
+    match program == Path::new("/proc/self/exe") {
+        true => "/proc/{agent_pid}/exe".to_owned(),
+        false => program.to_string_lossy().into_owned(),
+    }
+}
+
 /// Runs a program to its end.
 pub(crate) fn run(command: &mut Command, input: Option<&str>) -> Result<Output, String> {
     let name = command.get_program().to_string_lossy().into_owned();

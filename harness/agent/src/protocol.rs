@@ -11,7 +11,7 @@ use sraft_events::{FaultAction, NodeId};
 
 /// Version of this protocol; the harness and its agents come from one binary, so a difference
 /// means that a host runs a stale upload.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 
 /// Name of the folder in a node's directory where its own disk is mounted, if it has one.
 pub const OWN_DISK: &str = "disk";
@@ -70,10 +70,9 @@ pub enum Call {
         /// What stands in it.
         #[serde(default)]
         log_format: LogFormat,
-        /// Size, in bytes, of a disk of its own, mounted at [`OWN_DISK`] in its directory for its
-        /// process alone; empty is none. What a fault has filled it with is removed first.
+        /// The disk that it writes to.
         #[serde(default)]
-        own_disk: Option<u64>,
+        disk: Disk,
     },
     /// Looks after a node that somebody else has started and that goes on afterwards: faults strike
     /// it, its end is stamped, and what it records is passed on, beginning with what it has recorded
@@ -122,9 +121,9 @@ pub enum Call {
         /// The kernel forgets the rules after so many milliseconds, whatever becomes of the agent.
         lease_ms: u64,
     },
-    /// Makes everything ready for a [`Call::Strike`] that slows down the disks of nodes of this host.
-    /// Refused for nodes that were adopted: nothing would make them quick again if the agent were
-    /// killed.
+    /// Makes everything ready for a [`Call::Strike`] that slows down the disks of nodes of this host,
+    /// which were started in control groups of their own. Refused for nodes that were adopted: nothing
+    /// would make them quick again if the agent were killed.
     ArmDisks {
         /// The nodes.
         nodes: Vec<NodeId>,
@@ -222,6 +221,23 @@ pub struct Needs {
     /// Hosts are reset.
     #[serde(default)]
     pub reboot: bool,
+}
+
+/// The disk that a node writes to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Disk {
+    /// The one that its directory is on.
+    #[default]
+    Shared,
+    /// The same, from a control group of its own, so that [`Call::ArmDisks`] can slow it down.
+    Limitable,
+    /// One of its own, mounted at [`OWN_DISK`] in its directory for its process alone. What a fault
+    /// has filled it with is removed first.
+    Own {
+        /// Its size.
+        bytes: u64,
+    },
 }
 
 /// Packets from one node to another, told by the nodes' addresses and peer ports.

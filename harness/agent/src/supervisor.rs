@@ -38,10 +38,11 @@ use crate::{
     ports::{self, Ports},
     probe::Probe,
     process::Process,
-    protocol::{self, Answer, Call, LogFormat, MAX_LINE, Request, Said},
+    protocol::{self, Answer, Call, Disk, LogFormat, MAX_LINE, Request, Said},
     reboot::Reset,
     skew::{self, Answering},
     tail::EventLog,
+    throttle::Groups,
 };
 
 /// How long the agent lets events gather before it looks at them.
@@ -69,6 +70,8 @@ pub(crate) struct Supervisor<W> {
     /// Rows of the probe.
     ops: Vec<String>,
     links: links::Links,
+    /// Control groups of nodes whose disks can be slowed down.
+    groups: Groups,
     /// A reset of this host that waits for its word.
     reset: Option<Reset>,
     seq: u64,
@@ -123,6 +126,7 @@ impl<W: Write> Supervisor<W> {
             probed: false,
             ops: Vec::new(),
             links: links::Links::default(),
+            groups: Groups::default(),
             reset: None,
             seq: 0,
             records: Vec::new(),
@@ -309,10 +313,10 @@ impl<W: Write> Supervisor<W> {
         match call {
             Call::Hello { version, host, dir, keep } => self.hello(version, host, &dir, keep),
             Call::Ping {} => Ok(Answer::Clocks(clock::read())),
-            Call::Start { node, program, args, files, fresh, log_file, log_format, own_disk } => {
+            Call::Start { node, program, args, files, fresh, log_file, log_format, disk } => {
                 let program = program.filter(|program| !program.is_empty()).map(PathBuf::from);
                 let log = (log_file.as_str(), log_format);
-                self.start(node, (program, args), &files, fresh, log, own_disk)
+                self.start(node, (program, args), &files, fresh, log, disk)
             }
             Call::Adopt { node, dir, process_file, log_file, revive } => {
                 self.adopt(node, &dir, &process_file, &log_file, revive)
@@ -391,10 +395,14 @@ impl<W: Write> Supervisor<W> {
         files: &[(String, String)],
         fresh: bool,
         (log_file, log_format): (&str, LogFormat),
-        own_disk: Option<u64>,
+        disk: Disk,
     ) -> Result<Answer, String> {
-        let directory = &self.host()?.directory;
         plain_names(files, log_file)?;
+        self.host()?;
+        if disk == Disk::Limitable {
+            self.groups.make(node)?;
+        }
+        let directory = &self.host()?.directory;
         if let Some(process) = self.processes.get(&node) {
             return Err(format!("node {node} still runs as process {}", process.pid()));
         }
@@ -404,16 +412,16 @@ impl<W: Write> Supervisor<W> {
         let log = dir.join(log_file);
         let log = EventLog::open(&log, log_format, self.inotify.as_fd())
             .map_err(|error| format!("cannot follow {}: {error}", log.display()))?;
-        let (program, args) = match own_disk {
-            None => (program, args),
-            Some(bytes) => {
+        let program = program.unwrap_or_else(|| self.program.clone());
+        let (program, args) = match disk {
+            Disk::Shared => (program, args),
+            Disk::Limitable => self.groups.wrap(node, &program, &args)?,
+            Disk::Own { bytes } => {
                 own_disk::make(&dir, bytes)?;
-                let program = program.unwrap_or_else(|| self.program.clone());
-                let (program, args) = own_disk::wrap(&program, &args)?;
-                (Some(program), args)
+                own_disk::wrap(&program, &args)?
             }
         };
-        let process = self.spawn(program, &args, &dir, log)?;
+        let process = self.spawn(&program, &args, &dir, log)?;
         let pid = process.pid();
         self.record(clock::read(), Event::ProcessStarted { node, pid });
         self.processes.insert(node, process);
@@ -422,7 +430,7 @@ impl<W: Write> Supervisor<W> {
 
     fn spawn(
         &self,
-        program: Option<PathBuf>,
+        program: &Path,
         args: &[String],
         dir: &Path,
         log: EventLog,
@@ -433,8 +441,7 @@ impl<W: Write> Supervisor<W> {
             .iter()
             .map(|arg| arg.replace("{dir}", &here).replace("{agent_pid}", &agent))
             .collect();
-        let program = program.unwrap_or_else(|| self.program.clone());
-        Process::start(&program, &args, dir, log)
+        Process::start(program, &args, dir, log)
             .map_err(|error| format!("cannot start {}: {error}", program.display()))
     }
 
@@ -550,6 +557,7 @@ impl<W: Write> Supervisor<W> {
         // Even if waiting failed, every process has its SIGKILL and only the files remain.
         let _ = self.kill_all();
         let _ = self.links.mend();
+        let _ = self.groups.remove();
         for process in self.processes.values_mut().filter(|process| process.ended.is_some()) {
             let _ = process.reap();
         }

@@ -4,23 +4,26 @@
 //! # What is limited
 //! Write operations on the disk that the node's directory is on, in a second: every block that the
 //! process has written there and every flush that it asks for counts as one. A durable write of a
-//! node is one of each, usually. What the file system's own thread writes for all (the journal of
-//! its metadata) is nobody's, so it is neither held back nor counted; nor do other processes wait,
-//! except for a moment if that thread has to wait for a block of the slow one.
+//! node is one or two of these. What the file system's own thread writes for all (the journal of its
+//! metadata) is nobody's, so it is neither held back nor counted; nor do other processes wait, except
+//! for a moment if that thread has to wait for a block of the slow one.
 //!
 //! # How quickly
-//! As with rules: everything is made ready beforehand (`Armed::prepare`), and what strikes is one
-//! line in a pipe, upon which the kernel moves the process, with all of its threads, into the group
-//! that has the limit.
+//! The process is in a group of its own from before it opens its first file ([`Groups::wrap`]); what
+//! strikes is one line in a pipe, upon which the kernel gives that group its limit. A process that is
+//! moved into a limited group would not do: in version 2 a block belongs to the group that first
+//! wrote to its page, and a file follows its writer only after some seconds (Documentation of the
+//! kernel, cgroup-v2, "Writeback").
 //!
 //! # How they end
-//! `Installed::remove` lifts the limit, moves the process back to where it was, and removes the
-//! group. If nobody is left to do that, the process is not left either: nodes die with their agent.
-//! The empty group is found by its name ([`label`]) and removed by the next agent ([`leftovers`]).
+//! `Installed::remove` lifts the limits, and `Groups::remove` removes the groups once their processes
+//! have ended. If nobody is left to do that, no process is left either: nodes die with their agent.
+//! Empty groups are found by their names ([`label`]) and removed by the next agent ([`leftovers`]).
 
 mod hierarchy;
 
 use std::{
+    collections::BTreeMap,
     fs,
     io::{Read, Write},
     os::unix::fs::MetadataExt,
@@ -29,10 +32,15 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use sraft_events::NodeId;
+
 use self::hierarchy::{Device, Hierarchy, Version, has, whole};
 use crate::{
     facts, label,
-    program::{DONE_WITHIN, find, missing, one_line, privileged, refusal, run, within},
+    program::{
+        DONE_WITHIN, find, missing, one_line, privileged, refusal, run, seen_by_another, within,
+    },
 };
 
 /// The processes of a group.
@@ -41,81 +49,136 @@ const PROCESSES: &str = "cgroup.procs";
 /// What version 2 gives to the groups of a group.
 const CHILDREN_HAVE: &str = "cgroup.subtree_control";
 
-/// Groups that are ready, with nobody in them yet.
-#[derive(Debug)]
-pub(crate) struct Armed {
-    movers: Vec<Mover>,
-    installed: Installed,
-}
-
-/// Moves a process once its input ends.
-#[derive(Debug)]
-struct Mover {
-    tee: Child,
-    input: Option<ChildStdin>,
-    pid: u32,
-}
-
-/// Limits in force, or what of them has been made so far.
-#[derive(Debug)]
-pub(crate) struct Installed {
-    hierarchy: Hierarchy,
-    groups: Vec<Group>,
+/// Groups of one node's process each.
+#[derive(Debug, Default)]
+pub(crate) struct Groups {
+    of: BTreeMap<NodeId, PathBuf>,
+    hierarchy: Option<Hierarchy>,
     /// Whether we have had the kernel offer limits to groups at all.
     enabled: bool,
 }
 
-/// A group of one process.
+/// Limits that are ready and not yet in force.
 #[derive(Debug)]
-struct Group {
-    dir: PathBuf,
-    /// The group that the process was in before.
-    home: PathBuf,
+pub(crate) struct Armed {
+    pens: Vec<Pen>,
+    installed: Installed,
 }
 
-impl Armed {
-    /// Makes a group for each of these processes, which write below `dir`.
-    pub(crate) fn prepare(pids: &[u32], iops: u32, dir: &Path) -> Result<Self, String> {
-        let (hierarchy, disk) = (hierarchy()?, disk(dir)?);
-        let installed = Installed { hierarchy, groups: Vec::new(), enabled: false };
-        let mut armed = Armed { movers: Vec::new(), installed };
-        match pids.iter().try_for_each(|pid| armed.add(*pid, iops, disk)) {
-            Ok(()) => Ok(armed),
-            Err(why) => {
-                let undone = armed.disarm();
-                Err(undone.err().map_or(why.clone(), |and| format!("{why}; {and}")))
-            }
-        }
-    }
+/// Writes its line to a file of the kernel's once it is given it.
+#[derive(Debug)]
+struct Pen {
+    tee: Child,
+    input: Option<ChildStdin>,
+    line: String,
+}
 
-    fn add(&mut self, pid: u32, iops: u32, disk: Device) -> Result<(), String> {
-        let Installed { hierarchy, groups, enabled } = &mut self.installed;
-        let cgroups = fs::read_to_string(format!("/proc/{pid}/cgroup"));
-        let home = cgroups.ok().and_then(|text| hierarchy.home(&text));
-        let home = home.ok_or_else(|| format!("cannot tell which group process {pid} is in"))?;
-        *enabled |= enable(hierarchy)?;
+/// Limits in force: the file of each, and the line that lifts it.
+#[derive(Debug, Default)]
+pub(crate) struct Installed {
+    limits: Vec<(PathBuf, String)>,
+}
+
+impl Groups {
+    /// Makes a node's group, unless there is one. It lasts as long as the agent: what a restarted
+    /// node finds on its disk would belong to another group else.
+    pub(crate) fn make(&mut self, node: NodeId) -> Result<(), String> {
+        if self.of.contains_key(&node) {
+            return Ok(());
+        }
+        let hierarchy = hierarchy()?;
+        self.enabled |= enable(&hierarchy)?;
         let dir = hierarchy.root.join(label::new()?);
+        self.hierarchy = Some(hierarchy);
         execute("mkdir", &dir)?;
-        groups.push(Group { dir: dir.clone(), home });
-        put(&dir.join(hierarchy.limits()), &hierarchy.limit(disk, Some(iops)))?;
-        let mut tee = privileged("tee")?;
-        tee.arg(dir.join(PROCESSES));
-        tee.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
-        let mut tee = tee.spawn().map_err(|error| format!("cannot start tee: {error}"))?;
-        let input = tee.stdin.take();
-        self.movers.push(Mover { tee, input, pid });
+        self.of.insert(node, dir);
         Ok(())
     }
 
-    /// Moves the processes into their groups. Returns when they are in.
+    /// The program and the arguments that start another program in a node's group.
+    pub(crate) fn wrap(
+        &self,
+        node: NodeId,
+        program: &Path,
+        args: &[String],
+    ) -> Result<(PathBuf, Vec<String>), String> {
+        let group = self.of.get(&node).ok_or_else(|| no_group(node))?;
+        let mut enter = privileged("tee")?;
+        enter.arg(group.join(PROCESSES));
+        let words = std::iter::once(enter.get_program()).chain(enter.get_args());
+        let words: Vec<String> = words.map(|word| word.to_string_lossy().into_owned()).collect();
+        let count = words.len();
+        let places: String = (1..=count).map(|nth| format!("\"${nth}\" ")).collect();
+        // The shell enters, and becomes the program: the same process, with the same parent.
+        let script = format!("echo $$ | {places} >/dev/null && shift {count} && exec \"$@\"");
+        let before = ["-c".to_owned(), script, "sh".to_owned()];
+        let program = seen_by_another(program);
+        let args = before.into_iter().chain(words).chain([program]).chain(args.iter().cloned());
+        Ok((PathBuf::from("/bin/sh"), args.collect()))
+    }
+
+    /// Makes ready that each of these nodes, which write below `dir`, may do so many writes a second.
+    pub(crate) fn arm(&self, nodes: &[NodeId], iops: u32, dir: &Path) -> Result<Armed, String> {
+        let disk = disk(dir)?;
+        let mut armed = Armed { pens: Vec::new(), installed: Installed::default() };
+        for node in nodes {
+            let group = self.of.get(node).zip(self.hierarchy.as_ref());
+            let added = group.ok_or_else(|| no_group(*node)).and_then(|(group, hierarchy)| {
+                let file = group.join(hierarchy.limits());
+                let pen = Pen::new(&file, hierarchy.limit(disk, Some(iops)))?;
+                armed.pens.push(pen);
+                armed.installed.limits.push((file, hierarchy.limit(disk, None)));
+                Ok(())
+            });
+            if let Err(why) = added {
+                let undone = armed.disarm();
+                return Err(undone.err().map_or(why.clone(), |and| format!("{why}; {and}")));
+            }
+        }
+        Ok(armed)
+    }
+
+    /// Removes the groups, whose processes have ended. May be called again if it failed.
+    pub(crate) fn remove(&mut self) -> Result<(), String> {
+        let Some(hierarchy) = &self.hierarchy else { return Ok(()) };
+        while let Some(group) = self.of.last_entry() {
+            if group.get().exists() {
+                dissolve(hierarchy, group.get())?;
+            }
+            group.remove();
+        }
+        if std::mem::take(&mut self.enabled) && !others_use(&hierarchy.root) {
+            put(&hierarchy.root.join(CHILDREN_HAVE), "-io\n")?;
+        }
+        Ok(())
+    }
+}
+
+fn no_group(node: NodeId) -> String {
+    format!(
+        "node {node} was not started in a control group of its own, so it cannot be slowed down"
+    )
+}
+
+impl Pen {
+    fn new(file: &Path, line: String) -> Result<Self, String> {
+        let mut tee = privileged("tee")?;
+        tee.arg(file).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut tee = tee.spawn().map_err(|error| format!("cannot start tee: {error}"))?;
+        let input = tee.stdin.take();
+        Ok(Pen { tee, input, line })
+    }
+}
+
+impl Armed {
+    /// Puts the limits in force. Returns when they are.
     pub(crate) fn strike(mut self) -> Result<Installed, (Installed, String)> {
-        for Mover { input, pid, .. } in &mut self.movers {
-            // In one go, for each piece would be a line. Should it be gone already, its exit code tells.
-            let line = format!("{pid}\n");
+        for Pen { input, line, .. } in &mut self.pens {
+            // In one go, for each piece would be a line. Should tee be gone, its exit code tells.
             let _ = input.take().map(|mut input| input.write_all(line.as_bytes()));
         }
         let mut failure = None;
-        for Mover { tee, pid, .. } in &mut self.movers {
+        for Pen { tee, .. } in &mut self.pens {
             let mut said = String::new();
             let ended = within(tee, DONE_WITHIN);
             if let Some(mut errors) = tee.stderr.take() {
@@ -124,9 +187,7 @@ impl Armed {
             }
             match ended {
                 Ok(true) => {}
-                Ok(false) => {
-                    failure = Some(format!("process {pid} cannot be moved: {}", one_line(&said)));
-                }
+                Ok(false) => failure = Some(format!("a disk is not slowed: {}", one_line(&said))),
                 Err(why) => failure = Some(why),
             }
         }
@@ -138,26 +199,21 @@ impl Armed {
 
     /// Gives up what was prepared.
     pub(crate) fn disarm(mut self) -> Result<(), String> {
-        for mut mover in self.movers {
-            // It has got nothing to write, so it moves nobody.
-            mover.input = None;
-            within(&mut mover.tee, DONE_WITHIN)?;
+        for mut pen in self.pens.drain(..) {
+            // It has got nothing to write, so it limits nobody.
+            pen.input = None;
+            within(&mut pen.tee, DONE_WITHIN)?;
         }
-        self.installed.remove()
+        Ok(())
     }
 }
 
 impl Installed {
-    /// Takes everything away again. May be called again if it failed.
+    /// Lifts the limits: what waits for its turn passes at once. May be called again if it failed.
     pub(crate) fn remove(&mut self) -> Result<(), String> {
-        while let Some(Group { dir, home }) = self.groups.last() {
-            if dir.exists() {
-                dissolve(&self.hierarchy, dir, home)?;
-            }
-            self.groups.pop();
-        }
-        if std::mem::take(&mut self.enabled) && !others_use(&self.hierarchy.root) {
-            put(&self.hierarchy.root.join(CHILDREN_HAVE), "-io\n")?;
+        while let Some((file, lift)) = self.limits.last() {
+            put(file, lift)?;
+            self.limits.pop();
         }
         Ok(())
     }
@@ -181,48 +237,72 @@ pub(crate) fn able(dir: &Path) -> Result<(), String> {
 const WRITES: u32 = 12;
 const IOPS: u32 = 40;
 
+/// Longest wait for a process to be in its group.
+const ENTERED_WITHIN: Timespec = Timespec { tv_sec: 5, tv_nsec: 0 };
+
 /// Size of one: less than a block of any file system.
 const BYTES: usize = 512;
 
 fn trial(dir: &Path, path: &Path) -> Result<(), String> {
-    let free = write(path, |_| Ok(()))?;
-    let mut installed = None;
-    // The same blocks again, so that nothing but these is written.
-    let slow = write(path, |pid| {
-        let (limit, struck) = match Armed::prepare(&[pid], IOPS, dir)?.strike() {
-            Ok(limit) => (limit, Ok(())),
-            Err((limit, why)) => (limit, Err(why)),
-        };
-        installed = Some(limit);
-        struck
-    });
-    if let Some(mut installed) = installed {
-        installed.remove()?;
-    }
-    judge(free, slow?)
+    let mut groups = Groups::default();
+    let tried = compare(&mut groups, dir, path);
+    let removed = groups.remove();
+    let (free, slow) = tried?;
+    removed?;
+    judge(free, slow)
 }
 
-/// How long a process takes for some durable writes, after something has been done to it.
-fn write(path: &Path, before: impl FnOnce(u32) -> Result<(), String>) -> Result<Duration, String> {
+/// How long some durable writes take without a limit and with one.
+fn compare(groups: &mut Groups, dir: &Path, path: &Path) -> Result<(Duration, Duration), String> {
+    let node = 1;
+    groups.make(node)?;
+    let free = write(groups, node, path)?;
+    let mut limits = groups.arm(&[node], IOPS, dir)?.strike().or_else(|(mut limits, why)| {
+        limits.remove()?;
+        Err(why)
+    })?;
+    // The same blocks again, so that nothing but these is written.
+    let slow = write(groups, node, path);
+    limits.remove()?;
+    Ok((free, slow?))
+}
+
+/// How long a process of the group takes for some durable writes.
+fn write(groups: &Groups, node: NodeId, path: &Path) -> Result<Duration, String> {
     let failed =
         |what: &dyn std::fmt::Display| format!("cannot write to {}: {what}", path.display());
-    let mut dd = Command::new(find("dd").ok_or_else(|| missing("dd"))?);
-    dd.arg(format!("of={}", path.display())).arg(format!("bs={BYTES}"));
-    dd.args(["oflag=dsync", "conv=notrunc", "status=none"]);
-    dd.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+    let dd = find("dd").ok_or_else(|| missing("dd"))?;
+    let args = [
+        "-c".to_owned(),
+        // Says when it is in the group: entering may take longer than writing.
+        "echo && exec \"$@\" oflag=dsync conv=notrunc status=none".to_owned(),
+        "sh".to_owned(),
+        dd.to_string_lossy().into_owned(),
+        format!("of={}", path.display()),
+        format!("bs={BYTES}"),
+    ];
+    let (program, args) = groups.wrap(node, Path::new("/bin/sh"), &args)?;
+    let mut dd = Command::new(program);
+    dd.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut dd = dd.spawn().map_err(|error| failed(&error))?;
-    let mut input = dd.stdin.take();
-    let done = before(dd.id());
+    if let Some(entered) = dd.stdout.take() {
+        // If it ends without having said so, its exit code tells.
+        let _ = poll(&mut [PollFd::new(&entered, PollFlags::IN)], Some(&ENTERED_WITHIN));
+    }
     let begun = Instant::now();
     let text = vec![0x5a; BYTES * WRITES as usize];
     // It may have ended without reading; then its exit code tells.
-    let _ = input.take().map(|mut input| input.write_all(&text));
+    let _ = dd.stdin.take().map(|mut input| input.write_all(&text));
     let ended = within(&mut dd, DONE_WITHIN);
     let took = begun.elapsed();
-    done?;
+    let mut said = String::new();
+    if let Some(mut errors) = dd.stderr.take() {
+        // It has ended, so this does not wait.
+        let _ = errors.read_to_string(&mut said);
+    }
     match ended? {
         true => Ok(took),
-        false => Err(failed(&"dd failed; is there room?")),
+        false => Err(failed(&one_line(&said))),
     }
 }
 
@@ -251,7 +331,7 @@ pub(crate) fn leftovers(remove: bool) -> Result<Vec<String>, String> {
         if label::is_orphan(&name) {
             found.push(format!("control group {name} of an agent that died"));
             if remove {
-                dissolve(&hierarchy, &dir, &hierarchy.root)?;
+                dissolve(&hierarchy, &dir)?;
             }
         }
     }
@@ -315,8 +395,8 @@ fn groups(root: &Path) -> Vec<PathBuf> {
     dirs.map(|entry| entry.path()).collect()
 }
 
-/// Lifts a group's limits, moves whoever is in it to `home`, and removes it.
-fn dissolve(hierarchy: &Hierarchy, dir: &Path, home: &Path) -> Result<(), String> {
+/// Lifts a group's limits, moves whoever is in it to the root of all groups, and removes it.
+fn dissolve(hierarchy: &Hierarchy, dir: &Path) -> Result<(), String> {
     let limits = dir.join(hierarchy.limits());
     // What waits for its turn passes at once; a process that waits could not end.
     for line in fs::read_to_string(&limits).unwrap_or_default().lines() {
@@ -324,11 +404,10 @@ fn dissolve(hierarchy: &Hierarchy, dir: &Path, home: &Path) -> Result<(), String
             put(&limits, &hierarchy.limit(device, None))?;
         }
     }
-    // Whoever made its group may have removed it.
-    let home = if home.exists() { home } else { hierarchy.root.as_path() };
+    // Nobody is, unless a process cannot even be killed.
     let inside = || fs::read_to_string(dir.join(PROCESSES)).unwrap_or_default();
     for pid in inside().lines() {
-        let moved = put(&home.join(PROCESSES), &format!("{pid}\n"));
+        let moved = put(&hierarchy.root.join(PROCESSES), &format!("{pid}\n"));
         // It may have ended in the same moment.
         if moved.is_err() && inside().lines().any(|other| other == pid) {
             return moved;

@@ -12,7 +12,7 @@ use std::{
 use rustix::process::{Pid, test_kill_process};
 use sraft_agent::{
     AgentError,
-    protocol::{Answer, Call, LogFormat, Request, Said, VERSION},
+    protocol::{Answer, Call, Disk, LogFormat, Request, Said, VERSION},
     serve,
 };
 use sraft_events::{Event, FaultAction, Record, Source};
@@ -122,7 +122,7 @@ fn shell(node: u64, script: &str) -> Call {
         fresh: true,
         log_file: LOG.into(),
         log_format: LogFormat::Records,
-        own_disk: None,
+        disk: Disk::Shared,
     }
 }
 
@@ -248,8 +248,8 @@ fn a_node_restarts_in_its_directory_and_its_log_is_followed_from_its_end() {
     let args = args.into_iter().chain(["{dir}/note".to_owned()]).collect();
     let files = vec![("note".to_owned(), "written before\n".to_owned())];
     let log_format = LogFormat::Records;
-    let (fresh, own_disk) = (false, None);
-    let start = Call::Start { node, program, args, files, fresh, log_file, log_format, own_disk };
+    let (fresh, disk) = (false, Disk::Shared);
+    let start = Call::Start { node, program, args, files, fresh, log_file, log_format, disk };
     harness.ask(start).unwrap();
     harness.wait_for_line(|line| line == "written before");
     let lines = harness.lines();
@@ -405,7 +405,7 @@ fn a_bad_request_is_answered_with_its_reason_and_the_agent_lives_on() {
         fresh: true,
         log_file: log.into(),
         log_format: LogFormat::Records,
-        own_disk: None,
+        disk: Disk::Shared,
     };
     fails(&mut harness, start("/bin/true", "../x", LOG), "plain file name");
     fails(&mut harness, start("/bin/true", "x", "a/b"), "plain file name");

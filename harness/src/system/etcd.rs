@@ -75,7 +75,7 @@ impl System for Etcd {
             fresh: start.fresh,
             log_file: LOG.to_owned(),
             log_format: LogFormat::Text,
-            own_disk: None,
+            disk: launch.fault.disk(),
         }
     }
 

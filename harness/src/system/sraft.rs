@@ -11,9 +11,6 @@ const CONFIG: &str = "node.toml";
 const EVENT_LOG: &str = "events.jsonl";
 const DATA: &str = "data";
 
-/// Size of a disk of a node's own: more than a run writes. It takes room as it is written to.
-const DISK_BYTES: u64 = 1 << 30;
-
 /// The node's configuration file.
 #[derive(serde::Serialize)]
 struct Config<'a> {
@@ -76,7 +73,7 @@ impl System for Sraft {
             fresh: start.fresh,
             log_file: EVENT_LOG.to_owned(),
             log_format: LogFormat::Records,
-            own_disk: launch.fault.kind.fills_disk().then_some(DISK_BYTES),
+            disk: launch.fault.disk(),
         }
     }
 

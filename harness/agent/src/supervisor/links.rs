@@ -103,7 +103,6 @@ impl<W: Write> Supervisor<W> {
         if let Some(armed) = self.links.armed.take() {
             armed.disarm()?;
         }
-        let mut pids = Vec::new();
         for node in nodes {
             let process = self.processes.get(node).filter(|process| process.ended.is_none());
             let process = process.ok_or_else(|| format!("node {node} does not run"))?;
@@ -113,9 +112,8 @@ impl<W: Write> Supervisor<W> {
                      the nodes with the run"
                 ));
             }
-            pids.push(process.pid());
         }
-        self.links.armed = Some(Armed::Limits(throttle::Armed::prepare(&pids, iops, &dir)?));
+        self.links.armed = Some(Armed::Limits(self.groups.arm(nodes, iops, &dir)?));
         Ok(Answer::Ok)
     }
 

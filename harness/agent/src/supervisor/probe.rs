@@ -31,7 +31,8 @@ impl<W: Write> Supervisor<W> {
         let ops = EventLog::unwatched(&ops)
             .map_err(|error| format!("cannot follow {}: {error}", ops.display()))?;
         let program = program.filter(|program| !program.is_empty()).map(PathBuf::from);
-        let process = self.spawn(program, &args, &dir, ops)?;
+        let program = program.unwrap_or_else(|| self.program.clone());
+        let process = self.spawn(&program, &args, &dir, ops)?;
         self.probe = Some(Probe::new(process, request));
         Ok(())
     }

@@ -46,20 +46,6 @@ impl Hierarchy {
             .next()
     }
 
-    /// The group that a process is in, by its /proc/PID/cgroup.
-    pub(super) fn home(&self, cgroups: &str) -> Option<PathBuf> {
-        let home = cgroups.lines().find_map(|line| {
-            let mut fields = line.splitn(3, ':').skip(1);
-            let (controllers, path) = (fields.next()?, fields.next()?);
-            let ours = match self.version {
-                Version::One => controllers.split(',').any(|controller| controller == "blkio"),
-                Version::Two => controllers.is_empty(),
-            };
-            ours.then_some(path)
-        })?;
-        Some(self.root.join(home.trim_start_matches('/')))
-    }
-
     /// The file of a group that holds its limits.
     pub(super) fn limits(&self) -> &'static str {
         match self.version {
@@ -126,18 +112,6 @@ mod tests {
         assert_eq!(old.limit(disk, None), "254:16 0\n");
         assert_eq!(new.limit(disk, Some(20)), "254:16 wiops=20\n");
         assert_eq!(new.limit("254:16", None), "254:16 wiops=max\n");
-    }
-
-    #[test]
-    fn a_process_goes_back_to_the_group_that_it_came_from() {
-        let groups = "8:memory:/a\n7:cpu,blkio:/one/two\n0::/user.slice/session-3.scope\n";
-        let at = |version| Hierarchy { version, root: "/sys/fs/cgroup".into() }.home(groups);
-        assert_eq!(at(Version::One).unwrap(), Path::new("/sys/fs/cgroup/one/two"));
-        let home = "/sys/fs/cgroup/user.slice/session-3.scope";
-        assert_eq!(at(Version::Two).unwrap(), Path::new(home));
-        let root = Hierarchy { version: Version::Two, root: "/g".into() };
-        assert_eq!(root.home("0::/\n").unwrap(), Path::new("/g"));
-        assert_eq!(root.home("7:blkio:/\n"), None);
     }
 
     #[test]
