@@ -1,6 +1,6 @@
 //! The commands and their options.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use sraft_node::cli::NodeArgs;
@@ -110,6 +110,36 @@ pub(crate) struct RunArgs {
     pub(crate) allow_reboot: bool,
     #[command(flatten)]
     pub(crate) hosts: HostArgs,
+}
+
+impl RunArgs {
+    /// The command that goes on with this run in the same way, for a human.
+    pub(crate) fn again(&self, run: &Path) -> String {
+        let mut command = format!("sraft run --resume {}", run.display());
+        let mut add = |flag: &str, value: Option<&Path>| {
+            command.push(' ');
+            command.push_str(flag);
+            if let Some(value) = value {
+                command.push_str(&format!(" {}", value.display()));
+            }
+        };
+        if let Some(inventory) = &self.hosts.inventory {
+            add("--inventory", Some(inventory));
+        }
+        if let Some(program) = &self.hosts.program {
+            add("--program", Some(program));
+        }
+        for (given, flag) in [
+            (self.attach, "--attach"),
+            (self.allow_reboot, "--allow-reboot"),
+            (self.keep, "--keep"),
+        ] {
+            if given {
+                add(flag, None);
+            }
+        }
+        command
+    }
 }
 
 /// Hosts other than this machine.
@@ -252,4 +282,24 @@ pub(crate) enum HistoryFormat {
     JepsenRegister,
     /// A key-value store with get, put, append and cas, an EDN map per line
     JepsenKv,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_is_gone_on_with_in_the_way_it_was_begun() {
+        let again = |args: &str| {
+            let args = ["sraft", "run", "x.toml"].into_iter().chain(args.split_whitespace());
+            let Command::Run(args) = Cli::parse_from(args).command else { panic!("it is a run") };
+            args.again(Path::new("results/x/1"))
+        };
+        assert_eq!(again(""), "sraft run --resume results/x/1");
+        assert_eq!(again("--trials 3 --keep"), "sraft run --resume results/x/1 --keep");
+        let hosts = "--inventory hosts.toml --program sraft-static --allow-reboot";
+        assert_eq!(again(hosts), format!("sraft run --resume results/x/1 {hosts}"));
+        let hosts = "--inventory hosts.toml --attach";
+        assert_eq!(again(hosts), format!("sraft run --resume results/x/1 {hosts}"));
+    }
 }

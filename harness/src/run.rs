@@ -157,10 +157,7 @@ pub(crate) fn conclude(
     match result {
         Ok(()) => reported.and(judged),
         Err(Failure::Halt(Halt::Interrupted)) => {
-            progress.note(&format!(
-                "interrupted; go on with: sraft run --resume {}",
-                dir.results().display()
-            ));
+            progress.note(&format!("interrupted; go on with: {}", args.again(dir.results())));
             Ok(ExitCode::from(INTERRUPTED))
         }
         Err(failure) => {
@@ -169,8 +166,9 @@ pub(crate) fn conclude(
                 Failure::Other(error) => error,
             };
             Err(error.context(format!(
-                "the run stopped; what was measured is in {0}, and `sraft run --resume {0}` goes on",
-                dir.results().display()
+                "the run stopped; what was measured is in {}, and `{}` goes on",
+                dir.results().display(),
+                args.again(dir.results())
             )))
         }
     }

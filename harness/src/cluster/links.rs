@@ -17,14 +17,8 @@ impl Cluster {
         if needs.reboot {
             self.check_machines()?;
         }
-        for agent in 0..self.agents.len() {
-            // One by one, so that the error can name the host.
-            match self.ask_all(vec![(agent, Call::CheckFaults { needs })]) {
-                Err(Halt::Stuck(why)) => return Err(self.lost(agent, why)),
-                other => other.map(drop)?,
-            }
-        }
-        Ok(())
+        let agents = 0..self.agents.len();
+        self.ask_all(agents.map(|agent| (agent, Call::CheckFaults { needs })).collect()).map(drop)
     }
 
     /// Has the agents make everything ready for a fault of links, which they forget after `lease`.
