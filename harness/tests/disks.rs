@@ -4,6 +4,7 @@
 //! set, that is a failure.
 
 use std::{
+    collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
@@ -247,57 +248,85 @@ fn groups(agent: u32) -> Vec<PathBuf> {
     ours.map(|entry| entry.path()).collect()
 }
 
-/// Whether one of an agent's groups has a limit of 5 writes a second, in either version.
-fn is_slow(agent: u32) -> bool {
-    let has = |group: &PathBuf, file| fs::read_to_string(group.join(file)).unwrap_or_default();
-    groups(agent).iter().any(|group| {
-        has(group, "blkio.throttle.write_iops_device").trim_end().ends_with(" 5")
-            || has(group, "io.max").contains("wiops=5")
-    })
+/// What a group's process may write in a second, if that is limited, in either version.
+fn limit(group: &Path) -> Option<u32> {
+    let read = |file| fs::read_to_string(group.join(file)).unwrap_or_default();
+    let one = read("blkio.throttle.write_iops_device");
+    let two = read("io.max");
+    let two = two.split_whitespace().find_map(|word| word.strip_prefix("wiops="));
+    one.split_whitespace().nth(1).or(two)?.parse().ok()
+}
+
+/// How many writes of a group's process the kernel has counted so far, in either version.
+fn writes(group: &Path) -> u64 {
+    let read = |file| fs::read_to_string(group.join(file)).unwrap_or_default();
+    let one = read("blkio.throttle.io_serviced");
+    let one = one.lines().filter_map(|line| line.split_once(" Write ")?.1.parse::<u64>().ok());
+    let two = read("io.stat");
+    let two = two.split_whitespace().filter_map(|word| word.strip_prefix("wios=")?.parse().ok());
+    one.chain(two).sum()
 }
 
 #[test]
-fn a_leader_whose_disk_is_slow_delays_clients_until_it_is_quick_again() {
+fn a_leader_whose_disk_is_slow_writes_less_until_it_is_quick_again() {
     if !able(Needs { slow_disk: true, ..Needs::default() }) {
         return;
     }
     let workload = "rate = 50\nbefore = \"1s\"\nafter = \"3s\"\ndeadline = \"5s\"";
     let fault = "kind = \"slow-disk\"\niops = 8\nduration = \"2s\"";
     let place = Place::new(fault, workload, &["raft", "s-raft"]);
-    place.run();
+    let mut harness = place.start();
+    let agent = Place::agent(&harness);
+    // What the kernel has counted whenever a limit came or went, and in between.
+    let mut seen: BTreeMap<PathBuf, Vec<(Instant, Option<u32>, u64)>> = BTreeMap::new();
+    while harness.try_wait().unwrap().is_none() {
+        for group in groups(agent) {
+            let now = (Instant::now(), limit(&group), writes(&group));
+            seen.entry(group).or_default().push(now);
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let output = harness.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}{}", text(&output.stdout), text(&output.stderr));
     place.wait_until_clean();
+
     let rows = place.table("trials.csv", &["verdict", "reason", "lost_writes", "leaderless_us"]);
     assert_eq!(rows.len(), 4);
     for row in &rows {
         assert_eq!(row[..], ["ok", "", "0", ""], "nobody has to be replaced: {row:?}");
     }
     let records = place.records();
-    let agent = records.iter().find_map(|record| match record.event {
+    let pid = records.iter().find_map(|record| match record.event {
         Event::FaultApplied { pid, .. } => Some(pid),
         _ => None,
     });
-    assert!(agent.is_some_and(|pid| pid > 0), "the node's process is named");
+    assert!(pid.is_some_and(|pid| pid > 0), "the node's process is named");
     let (slow, healed) =
         (stamps(&records, FaultAction::SlowDisk), stamps(&records, FaultAction::Heal));
     assert_eq!((slow.len(), healed.len()), (4, 4));
-    // Between the two, a write takes longer than any did before.
-    let ops = place.table("ops.csv", &["op", "intended_ns", "end_ns", "outcome"]);
-    let took = |from: u64, to: u64| {
-        let mut took: Vec<u64> = ops
-            .iter()
-            .filter(|row| row[0] == "put" && row[3] == "ok")
-            .map(|row| (row[1].parse::<u64>().unwrap(), row[2].parse::<u64>().unwrap()))
-            .filter(|(intended, _)| (from..to).contains(intended))
-            .map(|(intended, end)| end - intended)
-            .collect();
-        took.sort_unstable();
-        took[took.len() / 2]
-    };
     for ((begun, in_force), (heals, healed)) in slow.into_iter().zip(healed) {
         assert!(begun < in_force && in_force < heals && heals < healed);
-        let (before, during) = (took(begun - 900_000_000, begun), took(in_force, heals));
-        assert!(during > 3 * before && during > 30_000_000, "{before} ns, then {during} ns");
     }
+
+    // While the limit is there, it is kept, and less is written than before.
+    let mut limited = 0;
+    for samples in seen.values() {
+        let stretches: Vec<_> = samples.chunk_by(|one, next| one.1 == next.1).collect();
+        for pair in stretches.windows(2).filter(|pair| pair[1][0].1 == Some(8)) {
+            let (free, slow) = (pair[0], pair[1]);
+            let begun = slow[0].0;
+            let free = free.iter().filter(|sample| begun - sample.0 < Duration::from_millis(900));
+            let free: Vec<_> = free.copied().collect();
+            let rate = |samples: &[(Instant, Option<u32>, u64)]| {
+                let (first, last) = (samples[0], samples[samples.len() - 1]);
+                (last.2 - first.2) as f64 / (last.0 - first.0).as_secs_f64()
+            };
+            let (free, slow) = (rate(&free), rate(slow));
+            assert!(slow < 16.0 && free > 2.0 * slow, "{free} writes/s, then {slow}");
+            limited += 1;
+        }
+    }
+    assert_eq!(limited, 4, "every trial has its limit");
 }
 
 #[test]
@@ -309,7 +338,7 @@ fn limits_go_with_whoever_is_killed() {
     let place = Place::new(fault, "rate = 50\nbefore = \"100ms\"", &["raft"]);
     let mut harness = place.start();
     let agent = Place::agent(&harness);
-    wait_until("a slow disk", || is_slow(agent));
+    wait_until("a slow disk", || groups(agent).iter().any(|group| limit(group) == Some(5)));
     harness.kill().unwrap();
     harness.wait().unwrap();
     place.wait_until_clean();
@@ -318,7 +347,7 @@ fn limits_go_with_whoever_is_killed() {
     // An agent that is killed leaves its nodes' groups, which nobody is in, and the next one finds them.
     let harness = place.start();
     let agent = Place::agent(&harness);
-    wait_until("a slow disk", || is_slow(agent));
+    wait_until("a slow disk", || groups(agent).iter().any(|group| limit(group) == Some(5)));
     kill(agent);
     harness.wait_with_output().unwrap();
     wait_until("nodes to end", || place.processes("").is_empty());
