@@ -134,9 +134,20 @@ impl Drop for Place {
     fn drop(&mut self) {
         // A test that fails half-way must not leave nodes behind either.
         for pid in self.processes() {
-            let _ = kill_process(Pid::from_raw(pid as i32).unwrap(), Signal::KILL);
+            signal(pid, Signal::KILL);
         }
     }
+}
+
+/// Sends a signal, unless the process has ended already.
+fn signal(pid: u32, signal: Signal) {
+    let _ = kill_process(Pid::from_raw(pid as i32).unwrap(), signal);
+}
+
+/// The state of a process (proc(5), /proc/pid/stat, field 3).
+fn state(pid: u32) -> Option<char> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit_once(") ")?.1.chars().next()
 }
 
 /// A port below those that the kernel gives to outgoing connections, with the next one free too.
@@ -320,6 +331,32 @@ fn an_experiment_uses_the_running_nodes_and_puts_back_those_that_it_has_killed()
         left.sort();
         assert_eq!(left, ["bin", "cluster"], "something was left on node {node}");
     }
+    place.done(&["cluster", "stop"]);
+    assert!(place.processes().is_empty());
+}
+
+#[test]
+fn a_running_node_that_is_paused_wakes_even_if_nobody_is_left_to_wake_it() {
+    let Some(place) = Place::new() else { return };
+    let pause = ATTACHED
+        .replace(r#"kind = "kill""#, r#"kind = "pause", duration = "60s""#)
+        .replace(r#"timeout = "10s""#, r#"timeout = "90s""#);
+    fs::write(place.server.path("pause.toml"), pause).unwrap();
+    place.start();
+    let nodes = place.processes();
+    let mut command = place.command(&["run", "pause.toml", "--attach"]);
+    let mut harness = command.stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
+    let is_paused = |pid: &u32| state(*pid) == Some('T');
+    wait_until("a node to be paused", || nodes.iter().any(is_paused));
+    // First the harness, which would start other agents; it is not to end them either.
+    signal(harness.id(), Signal::STOP);
+    wait_until("the harness to stop", || is_paused(&harness.id()));
+    for agent in place.processes().into_iter().filter(|pid| !nodes.contains(pid)) {
+        signal(agent, Signal::KILL);
+    }
+    wait_until("the node to wake", || !nodes.iter().any(is_paused));
+    harness.kill().unwrap();
+    harness.wait().unwrap();
     place.done(&["cluster", "stop"]);
     assert!(place.processes().is_empty());
 }

@@ -30,12 +30,13 @@ mod skew;
 pub mod supervisor;
 mod tail;
 mod throttle;
+mod waker;
 
 pub use facts::{boot_id, gather};
 pub use process::start_time;
 
 use std::{
-    io::{self, Write},
+    io,
     os::fd::{AsFd, BorrowedFd},
     os::unix::fs::MetadataExt,
     os::unix::net::UnixStream,
@@ -85,7 +86,7 @@ pub fn run() -> Result<(), AgentError> {
         signal_hook::low_level::pipe::register(signal, write)
             .map_err(set_up("watch for signals"))?;
     }
-    serve(io::stdin().as_fd(), io::stdout().lock(), read.as_fd())
+    serve(io::stdin().as_fd(), io::stdout(), read.as_fd())
 }
 
 /// The same with any pair of pipes; `stop` is readable when the agent is to end.
@@ -94,7 +95,7 @@ pub fn run() -> Result<(), AgentError> {
 /// See [`AgentError`].
 pub fn serve(
     input: BorrowedFd<'_>,
-    output: impl Write,
+    output: impl AsFd,
     stop: BorrowedFd<'_>,
 ) -> Result<(), AgentError> {
     let mut supervisor = Supervisor::new(output)?;

@@ -12,6 +12,7 @@ use sraft_events::FaultAction;
 use crate::{
     protocol::Clocks,
     tail::{ErrorTail, EventLog},
+    waker::Waker,
 };
 
 /// Variables that a node inherits. No others: an experiment must not depend on the shell that it
@@ -32,6 +33,8 @@ pub(crate) struct Process {
     pub(crate) told: bool,
     /// Whether it has been paused and not been resumed since.
     pub(crate) paused: bool,
+    /// While it is paused, if it is to outlive the agent.
+    pub(crate) waker: Option<Waker>,
     /// When its end was seen, and the number that its record has got.
     pub(crate) ended: Option<(Clocks, u64)>,
 }
@@ -55,8 +58,8 @@ impl Process {
         match (opened, errors) {
             (Ok(pidfd), Ok(errors)) => {
                 let (pid, child) = (child.id(), Some(child));
-                let (told, paused, ended) = (false, false, None);
-                Ok(Process { child, pid, pidfd, log, errors, told, paused, ended })
+                let (told, paused, waker, ended) = (false, false, None, None);
+                Ok(Process { child, pid, pidfd, log, errors, told, paused, waker, ended })
             }
             (opened, errors) => {
                 let error = opened.err().map(io::Error::from).or(errors.err());
@@ -78,8 +81,8 @@ impl Process {
             return Err(gone());
         }
         let errors = ErrorTail::new(None)?;
-        let (told, paused, ended) = (false, false, None);
-        Ok(Process { child: None, pid, pidfd, log, errors, told, paused, ended })
+        let (told, paused, waker, ended) = (false, false, None, None);
+        Ok(Process { child: None, pid, pidfd, log, errors, told, paused, waker, ended })
     }
 
     /// Whether somebody else has started it.

@@ -2,18 +2,23 @@
 
 use std::{
     io::{self, Write},
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
-    process::{Child, Command, Output, Stdio},
-    time::Duration,
+    process::{Child, Command, ExitStatus, Output, Stdio},
+    time::{Duration, Instant},
 };
 
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
+    io::{read, retry_on_intr},
     process::{Pid, PidfdFlags, geteuid, pidfd_open},
 };
 
 /// Longest wait for a program: each takes some milliseconds.
 pub(crate) const DONE_WITHIN: Duration = Duration::from_secs(5);
+
+/// Longest wait for the end of one that was killed.
+const KILLED_WITHIN: Duration = Duration::from_secs(1);
 
 /// Why a program failed, and what to do if that is for want of rights.
 pub(crate) fn refusal(program: &str, output: &Output) -> String {
@@ -89,25 +94,76 @@ pub(crate) fn run(command: &mut Command, input: Option<&str>) -> Result<Output, 
         // It may have ended without reading; then its exit code tells.
         let _ = stdin.write_all(text.as_bytes());
     }
-    within(&mut child, DONE_WITHIN)?;
-    // What these programs print fits into their pipes, so they could end.
-    child.wait_with_output().map_err(failed)
+    let deadline = Instant::now() + DONE_WITHIN;
+    let said = read_all(&mut child, deadline).map_err(failed)?;
+    let left = deadline.saturating_duration_since(Instant::now());
+    let [stdout, stderr] = said;
+    let status = ended(&mut child, left)?;
+    Ok(Output { status, stdout, stderr })
+}
+
+/// What a program writes to its standard output and its standard error, until it has closed both.
+fn read_all(child: &mut Child, deadline: Instant) -> io::Result<[Vec<u8>; 2]> {
+    let mut pipes =
+        [child.stdout.take().map(OwnedFd::from), child.stderr.take().map(OwnedFd::from)];
+    let mut said = [Vec::new(), Vec::new()];
+    let mut buffer = vec![0; 16 << 10];
+    while pipes.iter().any(Option::is_some) {
+        let open: Vec<usize> = (0..pipes.len()).filter(|nth| pipes[*nth].is_some()).collect();
+        let mut ready: Vec<PollFd<'_>> =
+            pipes.iter().flatten().map(|pipe| PollFd::new(pipe, PollFlags::IN)).collect();
+        let left = Timespec::try_from(deadline.saturating_duration_since(Instant::now())).ok();
+        if retry_on_intr(|| poll(&mut ready, left.as_ref()))? == 0 {
+            break; // the rest is for who waits for its end
+        }
+        let ready: Vec<bool> = ready.iter().map(|pipe| !pipe.revents().is_empty()).collect();
+        for (nth, _) in open.into_iter().zip(ready).filter(|(_, ready)| *ready) {
+            let Some(pipe) = &pipes[nth] else { continue };
+            match retry_on_intr(|| read(pipe, &mut buffer))? {
+                0 => pipes[nth] = None,
+                n => said[nth].extend_from_slice(&buffer[..n]),
+            }
+        }
+    }
+    Ok(said)
 }
 
 /// Waits for the end of a program, but not for ever. Returns whether it succeeded.
 pub(crate) fn within(child: &mut Child, time: Duration) -> Result<bool, String> {
+    ended(child, time).map(|status| status.success())
+}
+
+fn ended(child: &mut Child, time: Duration) -> Result<ExitStatus, String> {
     let failed = |error: io::Error| format!("cannot wait for a program: {error}");
     let pidfd = pidfd_open(Pid::from_child(child), PidfdFlags::empty())
         .map_err(|errno| failed(errno.into()))?;
-    let mut ended = [PollFd::new(&pidfd, PollFlags::IN)];
-    let timeout = Timespec::try_from(time).ok();
-    let ready = rustix::io::retry_on_intr(|| poll(&mut ended, timeout.as_ref()));
-    if ready.map_err(|errno| failed(errno.into()))? == 0 {
-        let _ = child.kill();
-        let _ = child.wait();
-        return Err(format!("a program has not ended after {} s and was killed", time.as_secs()));
+    let has_ended = |time| {
+        let timeout = Timespec::try_from(time).ok();
+        let mut ended = [PollFd::new(&pidfd, PollFlags::IN)];
+        let ready = retry_on_intr(|| poll(&mut ended, timeout.as_ref()));
+        ready.map(|ready| ready > 0).map_err(|errno| failed(errno.into()))
+    };
+    if has_ended(time)? {
+        return child.wait().map_err(failed);
     }
-    child.wait().map(|status| status.success()).map_err(failed)
+    let name = || format!("a program has not ended after {} s", time.as_secs());
+    match child.kill() {
+        Ok(()) if has_ended(KILLED_WITHIN)? => {
+            let _ = child.wait();
+            Err(format!("{} and was killed", name()))
+        }
+        Ok(()) => Err(format!("{}, not even when it was killed", name())),
+        // sudo's processes are root's.
+        Err(error) => Err(format!("{} and cannot be killed: {error}", name())),
+    }
+}
+
+/// Why something failed, and why it could not be undone, if so.
+pub(crate) fn both(why: String, undone: Result<(), String>) -> String {
+    match undone {
+        Ok(()) => why,
+        Err(and) => format!("{why}; {and}"),
+    }
 }
 
 /// Errors of `nft` run over several lines, with the rule and carets below it.
@@ -117,4 +173,31 @@ pub(crate) fn one_line(text: &str) -> String {
         .find(|line| !line.is_empty())
         .unwrap_or("no reason given")
         .to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sh(script: &str) -> Command {
+        let mut sh = Command::new("sh");
+        sh.args(["-c", script]);
+        sh
+    }
+
+    #[test]
+    fn a_program_may_say_more_than_a_pipe_holds() {
+        let script = "head -c 300000 /dev/zero; head -c 200000 /dev/zero >&2; cat; exit 3";
+        let output = run(&mut sh(script), Some("and this")).unwrap();
+        assert_eq!((output.stdout.len(), output.stderr.len()), (300_008, 200_000));
+        assert_eq!(output.status.code(), Some(3));
+    }
+
+    #[test]
+    fn a_program_that_does_not_end_is_killed() {
+        let mut child = sh("exec sleep 60").spawn().unwrap();
+        let error = within(&mut child, Duration::ZERO).unwrap_err();
+        assert_eq!(error, "a program has not ended after 0 s and was killed");
+        assert!(child.try_wait().unwrap().is_some_and(|status| !status.success()));
+    }
 }

@@ -25,7 +25,7 @@ use std::{
 
 use crate::{
     label,
-    program::{DONE_WITHIN, find, one_line, privileged, refusal, run, within},
+    program::{DONE_WITHIN, both, find, one_line, privileged, refusal, run, within},
     protocol::{Effect, Flow, Needs},
 };
 
@@ -35,7 +35,8 @@ const TRIGGER: &str = "}\n";
 /// Rules that are ready and not yet in force.
 #[derive(Debug)]
 pub(crate) struct Armed {
-    nft: Child,
+    /// Until it has ended.
+    nft: Option<Child>,
     input: Option<ChildStdin>,
     installed: Installed,
 }
@@ -54,17 +55,9 @@ impl Armed {
         let text = table::text(&table, flows, effect, lease)?;
         let mut installed = Installed { table, delayed: Vec::new() };
         if let Effect::Delay { delay_us, jitter_us } = effect {
-            for device in delay::devices(flows)? {
-                match delay::install(&device, delay_us, jitter_us) {
-                    Ok(device) => installed.delayed.push(device),
-                    Err(why) => {
-                        let undone = installed.remove();
-                        return Err(undone
-                            .err()
-                            .map_or(why.clone(), |and| format!("{why}; {and}")));
-                    }
-                }
-            }
+            installed
+                .delay(flows, delay_us, jitter_us)
+                .map_err(|why| both(why, installed.remove()))?;
         }
         let started = privileged("nft").and_then(|mut command| {
             command.args(["-f", "-"]).stdin(Stdio::piped()).stdout(Stdio::null());
@@ -73,18 +66,15 @@ impl Armed {
         });
         let mut nft = match started {
             Ok(nft) => nft,
-            Err(why) => {
-                let undone = installed.remove();
-                return Err(undone.err().map_or(why.clone(), |and| format!("{why}; {and}")));
-            }
+            Err(why) => return Err(both(why, installed.remove())),
         };
         let mut input = nft.stdin.take();
         let text = text.strip_suffix(TRIGGER).unwrap_or(&text);
         let written = input.as_mut().map(|input| input.write_all(text.as_bytes()));
-        let armed = Armed { nft, input, installed };
+        let mut armed = Armed { nft: Some(nft), input, installed };
         match written {
             Some(Ok(())) => Ok(armed),
-            _ => Err("nft does not take its rules".to_owned()),
+            _ => Err(both("nft does not take its rules".to_owned(), armed.disarm())),
         }
     }
 
@@ -92,41 +82,52 @@ impl Armed {
     pub(crate) fn strike(mut self) -> Result<Installed, (Installed, String)> {
         // Should nft be gone already, its exit code tells.
         let _ = self.input.take().map(|mut input| input.write_all(TRIGGER.as_bytes()));
-        let ended = within(&mut self.nft, DONE_WITHIN);
-        let mut said = String::new();
-        if let Some(mut errors) = self.nft.stderr.take() {
-            // It has ended, so this does not wait.
-            let _ = errors.read_to_string(&mut said);
-        }
-        let table = self.installed.table.clone();
-        let delayed = std::mem::take(&mut self.installed.delayed);
-        let installed = Installed { table, delayed };
-        match ended {
-            Ok(true) => Ok(installed),
-            Ok(false) => Err((installed, format!("nft refused the rules: {}", one_line(&said)))),
-            Err(why) => Err((installed, why)),
+        let Some(mut nft) = self.nft else {
+            return Err((self.installed, "nft has been told to give up".to_owned()));
+        };
+        match within(&mut nft, DONE_WITHIN) {
+            Ok(true) => Ok(self.installed),
+            Ok(false) => {
+                let mut said = String::new();
+                // It has ended, so this does not wait.
+                let _ = nft.stderr.take().map(|mut errors| errors.read_to_string(&mut said));
+                let why = format!("nft refused the rules: {}", one_line(&said));
+                Err((self.installed, why))
+            }
+            Err(why) => Err((self.installed, why)),
         }
     }
 
-    /// Gives up what was prepared.
-    pub(crate) fn disarm(mut self) -> Result<(), String> {
+    /// Gives up what was prepared. May be called again if it failed.
+    pub(crate) fn disarm(&mut self) -> Result<(), String> {
         self.input = None;
         // It fails, as it should: its input was not complete.
-        within(&mut self.nft, DONE_WITHIN)?;
-        self.installed.remove()
+        let ended = self.nft.take().map_or(Ok(false), |mut nft| within(&mut nft, DONE_WITHIN));
+        self.installed.remove()?;
+        ended.map(drop)
     }
 }
 
 impl Installed {
+    /// Gives the devices by which these packets leave queues that hold back what the rules mark.
+    fn delay(&mut self, flows: &[Flow], delay_us: u64, jitter_us: u64) -> Result<(), String> {
+        // A queue does not tell whose it is. A table does, so it is there first and goes last.
+        add_table(&self.table)?;
+        for device in delay::devices(flows)? {
+            self.delayed.push(delay::install(&device, delay_us, jitter_us)?);
+        }
+        Ok(())
+    }
+
     /// Takes everything away again. May be called again if it failed.
     pub(crate) fn remove(&mut self) -> Result<(), String> {
-        let tables = tables()?;
-        if tables.contains(&self.table) {
-            remove_table(&self.table)?;
-        }
         while let Some(device) = self.delayed.last() {
             delay::remove(device)?;
             self.delayed.pop();
+        }
+        let tables = tables()?;
+        if tables.contains(&self.table) {
+            remove_table(&self.table)?;
         }
         Ok(())
     }
@@ -182,6 +183,14 @@ fn tables() -> Result<BTreeSet<String>, String> {
     let text = String::from_utf8_lossy(&nft.stdout);
     let names = text.lines().filter_map(|line| line.trim().strip_prefix("table inet "));
     Ok(names.filter(|name| name.starts_with(label::PREFIX)).map(str::to_owned).collect())
+}
+
+fn add_table(name: &str) -> Result<(), String> {
+    let nft = run(privileged("nft")?.args(["add", "table", "inet", name]), None)?;
+    match nft.status.success() {
+        true => Ok(()),
+        false => Err(format!("cannot make table inet {name}: {}", refusal("nft", &nft))),
+    }
 }
 
 fn remove_table(name: &str) -> Result<(), String> {

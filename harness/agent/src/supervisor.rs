@@ -15,8 +15,7 @@ mod probe;
 mod reboot;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
-    io::Write,
+    collections::{BTreeMap, BTreeSet, VecDeque},
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
     time::{Duration, Instant},
@@ -43,6 +42,7 @@ use crate::{
     skew::{self, Answering},
     tail::EventLog,
     throttle::Groups,
+    waker::Waker,
 };
 
 /// How long the agent lets events gather before it looks at them.
@@ -78,6 +78,8 @@ pub(crate) struct Supervisor<W> {
     records: Vec<String>,
     texts: Vec<outbox::Text>,
     pending: Vec<Said>,
+    /// What has been said and is still to be written.
+    outgoing: VecDeque<u8>,
     due: Option<Instant>,
     /// When anything was last heard.
     heard: Instant,
@@ -99,6 +101,7 @@ struct Host {
 enum Ready {
     Stop,
     Input,
+    Output,
     Logs,
     Errors(NodeId),
     Ended(NodeId),
@@ -106,7 +109,7 @@ enum Ready {
     ProbeEnded,
 }
 
-impl<W: Write> Supervisor<W> {
+impl<W: AsFd> Supervisor<W> {
     pub(crate) fn new(output: W) -> Result<Self, AgentError> {
         let flags = inotify::CreateFlags::NONBLOCK | inotify::CreateFlags::CLOEXEC;
         let inotify = inotify::init(flags).map_err(|error| AgentError::SetUp {
@@ -132,6 +135,7 @@ impl<W: Write> Supervisor<W> {
             records: Vec::new(),
             texts: Vec::new(),
             pending: Vec::new(),
+            outgoing: VecDeque::new(),
             due: None,
             heard: Instant::now(),
             lease: None,
@@ -148,6 +152,12 @@ impl<W: Write> Supervisor<W> {
     ) -> Result<(), AgentError> {
         loop {
             let ready = self.wait(Some(input), Some(stop))?;
+            // What has been sent while something else took long has not been heard, but it is there.
+            let silent = !ready.iter().any(|what| matches!(what, Ready::Input));
+            if silent && self.lease_ends().is_some_and(|end| end <= Instant::now()) {
+                self.lease = None; // what is left to be done has its own time
+                return Ok(());
+            }
             for what in ready {
                 match what {
                     Ready::Stop => return Ok(()),
@@ -156,12 +166,16 @@ impl<W: Write> Supervisor<W> {
                             .lines
                             .read(input)
                             .map_err(|source| AgentError::Pipe { end: "input", source })?;
-                        let Some(lines) = lines else { return Ok(()) };
+                        let Some(lines) = lines else {
+                            let _ = self.write_out(); // to whoever may still read
+                            return Ok(());
+                        };
                         self.heard = Instant::now();
                         for line in lines {
                             self.answer(line)?;
                         }
                     }
+                    Ready::Output => self.write_out()?,
                     Ready::Logs | Ready::Ended(_) | Ready::ProbeEnded => self.soon(QUIET),
                     Ready::Errors(node) => self.drain_errors(node),
                     Ready::ProbeErrors => self.drain_probe_errors(),
@@ -169,10 +183,6 @@ impl<W: Write> Supervisor<W> {
             }
             if self.next_due().is_some_and(|due| due <= Instant::now()) {
                 self.deliver()?;
-            }
-            if self.lease_ends().is_some_and(|end| end <= Instant::now()) {
-                self.lease = None; // what is left to be done has its own time
-                return Ok(());
             }
         }
     }
@@ -195,6 +205,10 @@ impl<W: Write> Supervisor<W> {
         let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
         let mut what = Vec::new();
         let mut descriptors = Vec::new();
+        if input.is_some() && !self.outgoing.is_empty() {
+            what.push(Ready::Output);
+            descriptors.push(PollFd::new(&self.output, PollFlags::OUT));
+        }
         let mut watch = |ready, descriptor| {
             what.push(ready);
             descriptors.push(PollFd::from_borrowed_fd(descriptor, PollFlags::IN));
@@ -257,7 +271,11 @@ impl<W: Write> Supervisor<W> {
         self.due = Some(self.due.map_or(due, |earlier| earlier.min(due)));
     }
 
+    /// When something has to be told. Not before there is room for it: till then it is in files.
     fn next_due(&self) -> Option<Instant> {
+        if self.outgoing.len() > outbox::MOST_WAITING {
+            return None;
+        }
         let probe = self.probe.as_ref().filter(|probe| !probe.is_over()).map(|probe| probe.due);
         self.due.into_iter().chain(probe).min()
     }
@@ -446,12 +464,22 @@ impl<W: Write> Supervisor<W> {
     }
 
     fn fault(&mut self, actions: &[(NodeId, FaultAction)]) -> Result<Answer, String> {
-        let directory = &self.host()?.directory;
+        self.host()?;
         for (node, _) in actions {
             if self.processes.get(node).is_none_or(|process| process.ended.is_some()) {
                 return Err(format!("node {node} does not run, so nothing was done to anyone"));
             }
         }
+        for (node, _) in actions.iter().filter(|(_, action)| *action == FaultAction::Pause) {
+            let process = self.processes.get_mut(node).expect("looked up above");
+            if process.is_adopted() {
+                let waker = Waker::of(process.pid());
+                process.waker = Some(waker.map_err(|error| {
+                    format!("nothing was paused, for nobody could wake node {node}: {error}")
+                })?);
+            }
+        }
+        let directory = &self.host()?.directory;
         // Between the first signal and the last there is nothing but the next.
         let mut outcome = Vec::with_capacity(actions.len());
         for (node, action) in actions {
@@ -483,6 +511,7 @@ impl<W: Write> Supervisor<W> {
                         FaultAction::Resume => false,
                         _ => process.paused,
                     };
+                    process.waker = process.waker.take().filter(|_| process.paused);
                     if let Some(adopted) = self.adopted.get_mut(node) {
                         adopted.ended_by_us |= ends;
                     }
@@ -507,9 +536,13 @@ impl<W: Write> Supervisor<W> {
     fn stop_all(&mut self) -> Result<Answer, String> {
         self.host()?;
         self.reset = None;
+        // What a trial could not undo must not stay into the next. A process whose disk is slow takes
+        // long to end, so this comes first.
+        let mended = self.links.mend();
         self.let_go();
         self.kill_all().map_err(|error| error.to_string())?;
         self.gather();
+        mended?;
         // Its rows have been read, and whoever waited for it is answered.
         self.probe = self.probe.take().filter(|probe| !probe.is_over());
         match self.processes.keys().next() {

@@ -39,7 +39,8 @@ use self::hierarchy::{Device, Hierarchy, Version, has, whole};
 use crate::{
     facts, label,
     program::{
-        DONE_WITHIN, find, missing, one_line, privileged, refusal, run, seen_by_another, within,
+        DONE_WITHIN, both, find, missing, one_line, privileged, refusal, run, seen_by_another,
+        within,
     },
 };
 
@@ -131,8 +132,7 @@ impl Groups {
                 Ok(())
             });
             if let Err(why) = added {
-                let undone = armed.disarm();
-                return Err(undone.err().map_or(why.clone(), |and| format!("{why}; {and}")));
+                return Err(both(why, armed.disarm()));
             }
         }
         Ok(armed)
@@ -197,9 +197,9 @@ impl Armed {
         }
     }
 
-    /// Gives up what was prepared.
-    pub(crate) fn disarm(mut self) -> Result<(), String> {
-        for mut pen in self.pens.drain(..) {
+    /// Gives up what was prepared. May be called again if it failed.
+    pub(crate) fn disarm(&mut self) -> Result<(), String> {
+        while let Some(mut pen) = self.pens.pop() {
             // It has got nothing to write, so it limits nobody.
             pen.input = None;
             within(&mut pen.tee, DONE_WITHIN)?;
@@ -377,10 +377,15 @@ fn enable(hierarchy: &Hierarchy) -> Result<bool, String> {
     put(&path, "+io\n").map(|()| true)
 }
 
-/// Whether anybody else has made use of what we have had the kernel offer.
+/// Whether anybody else makes use of what we have had the kernel offer, or is about to.
 fn others_use(root: &Path) -> bool {
     let read = |dir: &Path, name: &str| fs::read_to_string(dir.join(name)).unwrap_or_default();
     groups(root).iter().any(|dir| {
+        let name = dir.file_name().unwrap_or_default().to_string_lossy();
+        // Another agent's may get its limit at any time.
+        if name.starts_with(label::PREFIX) {
+            return !label::is_orphan(&name);
+        }
         let weight = read(dir, "io.weight");
         has(&read(dir, CHILDREN_HAVE), "io")
             || ["io.max", "io.latency"].iter().any(|limit| !read(dir, limit).trim().is_empty())
@@ -470,5 +475,12 @@ mod tests {
         assert!(with("io.weight", "default 200\n"));
         assert!(!with("io.weight", "default 100\n"));
         assert!(with(CHILDREN_HAVE, "io\n"));
+
+        let root = tempfile::tempdir().unwrap();
+        let agents = |name: &str| fs::create_dir(root.path().join(name)).unwrap();
+        agents(&format!("{}{}_1_0", label::PREFIX, u32::MAX));
+        assert!(!others_use(root.path()), "that agent is dead");
+        agents(&label::new().unwrap());
+        assert!(others_use(root.path()), "that agent lives");
     }
 }

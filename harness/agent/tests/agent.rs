@@ -6,7 +6,7 @@ use std::{
     os::unix::net::UnixStream,
     path::Path,
     thread::JoinHandle,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use rustix::process::{Pid, test_kill_process};
@@ -128,6 +128,20 @@ fn shell(node: u64, script: &str) -> Call {
 
 fn event(line: &str) -> Option<Event> {
     Some(serde_json::from_str::<Record>(line).ok()?.event)
+}
+
+/// The state of a process (proc(5), /proc/pid/stat, field 3).
+fn state(pid: u32) -> Option<char> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit_once(") ")?.1.chars().next()
+}
+
+fn wait_until(done: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !done() {
+        assert!(Instant::now() < deadline, "it takes too long");
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
 
 fn lives(pid: u32) -> bool {
@@ -447,6 +461,55 @@ fn an_agent_that_hears_nothing_ends_although_its_input_is_open() {
     assert!(!dir.path().join("node-1").exists());
     // Its input has been open all the time.
     drop(harness.requests);
+}
+
+/// An agent whose node has recorded far more than any pipe holds, to a harness that reads no more.
+fn unheard(dir: &Path, lease_ms: u64) -> (Harness, u32) {
+    let mut harness = Harness::greeted(dir);
+    let script =
+        "head -c 3000000 /dev/zero | tr '\\0' x | fold -w 99 >> events.jsonl; exec sleep 60";
+    let pid = harness.shell(1, script);
+    harness.ask(Call::Lease { silence_ms: lease_ms }).unwrap();
+    // Something has arrived, so all of it is on its way, or about to be.
+    harness.wait_for_line(|line| line.starts_with("xxx"));
+    (harness, pid)
+}
+
+#[test]
+fn an_agent_whose_words_are_not_taken_notices_silence_all_the_same() {
+    let dir = tempfile::tempdir().unwrap();
+    let (harness, pid) = unheard(dir.path(), 300);
+    harness.agent.join().unwrap().unwrap();
+    assert!(!lives(pid));
+    drop((harness.requests, harness.said));
+}
+
+#[test]
+fn an_agent_whose_words_are_not_taken_obeys_signals_and_requests_all_the_same() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut harness, pid) = unheard(dir.path(), 60_000);
+    // The answers are not read, but what was asked for is done.
+    let kill = Request { id: 99, call: Call::Fault { actions: vec![(1, FaultAction::Kill)] } };
+    let line = serde_json::to_string(&kill).unwrap();
+    harness.requests.write_all(format!("{line}\n").as_bytes()).unwrap();
+    wait_until(|| !lives(pid) || state(pid) == Some('Z'));
+    harness.stop.write_all(b"x").unwrap();
+    harness.agent.join().unwrap().unwrap();
+    drop((harness.requests, harness.said));
+}
+
+#[test]
+fn a_harness_that_was_slow_to_read_misses_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut harness = Harness::greeted(dir.path());
+    harness.shell(1, "seq 1 300000 >> events.jsonl; exec sleep 60");
+    let log = dir.path().join("node-1").join(LOG);
+    wait_until(|| std::fs::metadata(&log).is_ok_and(|log| log.len() == 1_988_895));
+    harness.wait_for_line(|line| line == "300000");
+    let lines = harness.lines();
+    let numbers = lines.iter().filter_map(|line| line.parse::<u32>().ok());
+    assert!(numbers.eq(1..=300_000));
+    harness.hang_up().unwrap();
 }
 
 #[test]

@@ -2,7 +2,6 @@
 
 use std::{
     fs,
-    io::Write,
     os::fd::AsFd,
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
@@ -55,7 +54,7 @@ impl Adopted {
     }
 }
 
-impl<W: Write> Supervisor<W> {
+impl<W: AsFd> Supervisor<W> {
     pub(super) fn adopt(
         &mut self,
         node: NodeId,

@@ -1,13 +1,14 @@
 //! Faults of links and slow disks: rules and limits are prepared, put in force at a stamped instant,
 //! and taken away.
 
-use std::{io::Write, time::Duration};
+use std::{os::fd::AsFd, time::Duration};
 
 use sraft_events::{Event, FaultAction, NodeId};
 
 use super::Supervisor;
 use crate::{
     clock,
+    program::both,
     protocol::{Answer, Effect, Flow},
     rules, throttle,
 };
@@ -40,7 +41,7 @@ impl Armed {
         }
     }
 
-    fn disarm(self) -> Result<(), String> {
+    fn disarm(&mut self) -> Result<(), String> {
         match self {
             Armed::Rules(armed) => armed.disarm(),
             Armed::Limits(armed) => armed.disarm(),
@@ -67,12 +68,19 @@ pub(super) struct Links {
 impl Links {
     /// Takes everything away. What could not be is tried again by the next call.
     pub(super) fn mend(&mut self) -> Result<(), String> {
-        if let Some(armed) = self.armed.take() {
-            armed.disarm()?;
-        }
+        self.disarm()?;
         while let Some(installed) = self.installed.last_mut() {
             installed.remove()?;
             self.installed.pop();
+        }
+        Ok(())
+    }
+
+    /// Gives up what is not in force.
+    fn disarm(&mut self) -> Result<(), String> {
+        if let Some(armed) = &mut self.armed {
+            armed.disarm()?;
+            self.armed = None;
         }
         Ok(())
     }
@@ -82,7 +90,7 @@ impl Links {
     }
 }
 
-impl<W: Write> Supervisor<W> {
+impl<W: AsFd> Supervisor<W> {
     pub(super) fn arm(
         &mut self,
         flows: &[Flow],
@@ -90,9 +98,7 @@ impl<W: Write> Supervisor<W> {
         lease_ms: u64,
     ) -> Result<Answer, String> {
         self.host()?;
-        if let Some(armed) = self.links.armed.take() {
-            armed.disarm()?;
-        }
+        self.links.disarm()?;
         let lease = Duration::from_millis(lease_ms);
         self.links.armed = Some(Armed::Rules(rules::Armed::prepare(flows, effect, lease)?));
         Ok(Answer::Ok)
@@ -100,9 +106,7 @@ impl<W: Write> Supervisor<W> {
 
     pub(super) fn arm_disks(&mut self, nodes: &[NodeId], iops: u32) -> Result<Answer, String> {
         let dir = self.host()?.directory.path().to_owned();
-        if let Some(armed) = self.links.armed.take() {
-            armed.disarm()?;
-        }
+        self.links.disarm()?;
         for node in nodes {
             let process = self.processes.get(node).filter(|process| process.ended.is_none());
             let process = process.ok_or_else(|| format!("node {node} does not run"))?;
@@ -125,8 +129,7 @@ impl<W: Write> Supervisor<W> {
         let after = clock::read();
         self.links.installed.push(installed);
         if let Some(why) = failure {
-            self.links.mend()?;
-            return Err(why);
+            return Err(both(why, self.links.mend()));
         }
         for &(node, action) in strikes {
             let pid = self.pid_of(node);
@@ -144,9 +147,13 @@ impl<W: Write> Supervisor<W> {
         if self.links.is_clean() {
             return Ok(Answer::Ok);
         }
+        let in_force = !self.links.installed.is_empty();
         let before = clock::read();
         self.links.mend()?;
         let after = clock::read();
+        if !in_force {
+            return Ok(Answer::Ok); // what was armed and has not struck is no event
+        }
         let action = FaultAction::Heal;
         for &node in nodes {
             let pid = self.pid_of(node);

@@ -1,11 +1,12 @@
 //! What the agent tells: records, lines of logs, rows, ends and answers, in the order in which they
 //! make sense to the harness.
 
-use std::{
-    io::{self, Write},
-    os::unix::process::ExitStatusExt,
-};
+use std::{os::fd::AsFd, os::unix::process::ExitStatusExt, time::Instant};
 
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    io::{Errno, retry_on_intr, write},
+};
 use sraft_events::{Event, NodeId, Record, Source};
 
 use super::Supervisor;
@@ -14,6 +15,14 @@ use crate::{
     process::how,
     protocol::{Clocks, LogFormat, MAX_LINE, Said},
 };
+
+/// How much may wait for a harness that does not read, in bytes, before nothing more is taken up.
+pub(super) const MOST_WAITING: usize = 8 << 20;
+
+/// What a pipe or a socket takes at once if it is ready at all: PIPE_BUF (pipe(7)), and less than the
+/// smallest buffer of a socket. The descriptor may be one that others use too, so it is not made
+/// non-blocking.
+const AT_ONCE: usize = 4 << 10;
 
 /// Lines of another system's log.
 #[derive(Debug)]
@@ -26,7 +35,7 @@ pub(super) struct Text {
     before: usize,
 }
 
-impl<W: Write> Supervisor<W> {
+impl<W: AsFd> Supervisor<W> {
     pub(super) fn record(&mut self, at: Clocks, event: Event) {
         let seq = self.seq;
         self.seq += 1;
@@ -98,7 +107,6 @@ impl<W: Write> Supervisor<W> {
     pub(super) fn deliver(&mut self) -> Result<(), AgentError> {
         self.due = None;
         self.gather();
-        let broke = |source| AgentError::Pipe { end: "output", source };
         let ops = std::mem::take(&mut self.ops);
         let mut records = std::mem::take(&mut self.records);
         let mut later = Vec::new();
@@ -107,40 +115,66 @@ impl<W: Write> Supervisor<W> {
             let after = records.split_off(text.before);
             later.push((text, after));
         }
-        self.say_lines(records, |lines| Said::Records { lines }).map_err(broke)?;
+        self.say_lines(records, |lines| Said::Records { lines });
         for (Text { node, pid, clocks, lines, .. }, records) in later.into_iter().rev() {
             let text = |lines| Said::Text { node, pid, clocks, lines };
-            self.say_lines(lines, text).map_err(broke)?;
-            self.say_lines(records, |lines| Said::Records { lines }).map_err(broke)?;
+            self.say_lines(lines, text);
+            self.say_lines(records, |lines| Said::Records { lines });
         }
-        self.say_lines(ops, |lines| Said::Ops { lines }).map_err(broke)?;
+        self.say_lines(ops, |lines| Said::Ops { lines });
         for said in std::mem::take(&mut self.pending) {
-            self.say(&said).map_err(broke)?;
+            self.say(&said);
         }
-        self.output.flush().map_err(broke)
+        self.write_out()
+    }
+
+    /// Writes what can be written without waiting: an agent that waits for its harness could not
+    /// notice that this is gone.
+    pub(super) fn write_out(&mut self) -> Result<(), AgentError> {
+        self.write_until(Instant::now()).map(drop)
+    }
+
+    /// Writes what is to be written, and waits for that until then. Returns whether all is.
+    pub(super) fn write_until(&mut self, deadline: Instant) -> Result<bool, AgentError> {
+        let broke = |source: Errno| AgentError::Pipe { end: "output", source: source.into() };
+        while !self.outgoing.is_empty() {
+            let left = Timespec::try_from(deadline.saturating_duration_since(Instant::now())).ok();
+            let mut output = [PollFd::new(&self.output, PollFlags::OUT)];
+            match poll(&mut output, left.as_ref()) {
+                Ok(0) => return Ok(false),
+                Ok(_) => {}
+                Err(Errno::INTR) => continue,
+                Err(errno) => return Err(AgentError::Poll(errno.into())),
+            }
+            let (head, _) = self.outgoing.as_slices();
+            let piece = &head[..head.len().min(AT_ONCE)];
+            match retry_on_intr(|| write(&self.output, piece)) {
+                Ok(n) => drop(self.outgoing.drain(..n)),
+                Err(Errno::AGAIN) => return Ok(false),
+                Err(errno) => return Err(broke(errno)),
+            }
+        }
+        Ok(true)
     }
 
     /// Says lines in bounded messages: the harness refuses those beyond `MAX_LINE`.
-    fn say_lines(
-        &mut self,
-        lines: Vec<String>,
-        said: impl Fn(Vec<String>) -> Said,
-    ) -> io::Result<()> {
+    fn say_lines(&mut self, lines: Vec<String>, said: impl Fn(Vec<String>) -> Said) {
         let (mut batch, mut bytes) = (Vec::new(), 0);
         for line in lines {
             bytes += line.len();
             batch.push(line);
             if bytes > MAX_LINE / 16 {
                 bytes = 0;
-                self.say(&said(std::mem::take(&mut batch)))?;
+                self.say(&said(std::mem::take(&mut batch)));
             }
         }
-        if batch.is_empty() { Ok(()) } else { self.say(&said(batch)) }
+        if !batch.is_empty() {
+            self.say(&said(batch));
+        }
     }
 
-    fn say(&mut self, said: &Said) -> io::Result<()> {
-        let mut line = serde_json::to_vec(said)?;
-        line.push(b'\n');
-        self.output.write_all(&line)
+    fn say(&mut self, said: &Said) {
+        self.outgoing.extend(serde_json::to_vec(said).expect("what is said is plain data"));
+        self.outgoing.push_back(b'\n');
     }
 }

@@ -1,6 +1,6 @@
 //! What the supervisor does with its probe.
 
-use std::{io::Write, path::PathBuf, time::Duration};
+use std::{os::fd::AsFd, path::PathBuf, time::Duration};
 
 use super::Supervisor;
 use crate::{
@@ -10,7 +10,7 @@ use crate::{
     tail::EventLog,
 };
 
-impl<W: Write> Supervisor<W> {
+impl<W: AsFd> Supervisor<W> {
     /// Starts or stops the probe. The request is answered when that has come to something.
     pub(super) fn order_probe(&mut self, request: u64, call: Call) -> Result<(), String> {
         let directory = &self.host()?.directory;

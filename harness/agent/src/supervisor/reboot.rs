@@ -1,6 +1,9 @@
 //! The reset of this very host: everything is ready and everybody told before it happens.
 
-use std::{io::Write, time::Duration};
+use std::{
+    os::fd::AsFd,
+    time::{Duration, Instant},
+};
 
 use sraft_events::{Event, FaultAction, NodeId};
 
@@ -11,7 +14,7 @@ use crate::{
     reboot::Reset,
 };
 
-impl<W: Write> Supervisor<W> {
+impl<W: AsFd> Supervisor<W> {
     pub(super) fn arm_reboot(&mut self, spared: &[String]) -> Result<Answer, String> {
         self.reset = None; // before there is another
         self.reset = Some(Reset::arm(spared, self.host()?.directory.path())?);
@@ -31,7 +34,11 @@ impl<W: Write> Supervisor<W> {
             self.record(at, Event::FaultApplied { node, pid, action: FaultAction::Reboot });
         }
         self.pending.push(Said::Done { id, answer: Answer::Ok });
+        let in_time = Instant::now() + REBOOT_TOLD_BEFORE;
         self.deliver()?;
+        if !self.write_until(in_time)? {
+            return Ok("the harness does not listen, so the host was not reset".to_owned());
+        }
         // The stamp is of an instant to come; there is nothing that could be awaited in its place.
         let left = at.mono_ns.saturating_sub(clock::read().mono_ns);
         std::thread::sleep(Duration::from_nanos(left));
