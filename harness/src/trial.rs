@@ -97,13 +97,14 @@ pub(crate) fn conduct(
         .lean_on_others(reset)
         .and_then(|()| cluster.compare_clocks())
         .and_then(|()| attempt(cluster, trial, leader, &ranks, &strike, phase, stage));
-    let mended = match &attempted {
-        // Whatever has gone wrong, links are not left cut, and disks not slow.
-        Ok(Ended { sound: true, .. }) => Ok(()),
-        _ if trial.launch.fault.is_healed() => cluster.heal(&victims),
-        _ => Ok(()),
+    // Whatever has gone wrong, links are not left cut, disks not slow, and nothing armed.
+    let mended = match trial.launch.fault.is_healed() {
+        true => cluster.heal(&victims),
+        false => Ok(()),
     };
-    let ended = mended.and(attempted).and_then(|ended| cluster.compare_clocks().map(|()| ended));
+    let ended = attempted
+        .and_then(|ended| mended.map(|()| ended))
+        .and_then(|ended| cluster.compare_clocks().map(|()| ended));
     let ended = match ended {
         Ok(ended) => ended,
         Err(Halt::Died(why) | Halt::Stuck(why)) => Ended::invalid(why, false),

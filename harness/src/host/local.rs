@@ -4,11 +4,12 @@ use std::{
     process::{Child, Command, Stdio},
     sync::mpsc::Sender,
     thread::JoinHandle,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
+    io::Errno,
     process::{Pid, PidfdFlags, pidfd_open},
 };
 
@@ -46,10 +47,14 @@ pub(crate) fn start(agent: usize, inbox: Sender<Input>) -> io::Result<Agent> {
 
 impl Link for Local {
     fn close(&mut self) {
-        let ended = pidfd_open(Pid::from_child(&self.process), PidfdFlags::empty());
-        if let Ok(ended) = ended {
+        let deadline = Instant::now() + CLOSED_WITHIN;
+        if let Ok(ended) = pidfd_open(Pid::from_child(&self.process), PidfdFlags::empty()) {
             let mut ended = [PollFd::new(&ended, PollFlags::IN)];
-            let _ = poll(&mut ended, Timespec::try_from(CLOSED_WITHIN).ok().as_ref());
+            // A signal, such as the one that ends the run, must not cut the agent's clean-up short.
+            while let Err(Errno::INTR) = {
+                let left = deadline.saturating_duration_since(Instant::now());
+                poll(&mut ended, Timespec::try_from(left).ok().as_ref())
+            } {}
         }
         // An agent that hangs takes its nodes along: the kernel kills them with their parent.
         let _ = self.process.kill();

@@ -198,6 +198,10 @@ fn read(
             Ok(_) if !line.ends_with(b"\n") && line.len() > MAX_LINE => {
                 break format!("it said more than {MAX_LINE} bytes in one line");
             }
+            // It was ended in the middle of a word; why, tells more than the half of it.
+            Ok(_) if !line.ends_with(b"\n") => {
+                break end().unwrap_or_else(|| "it has ended".to_owned());
+            }
             Ok(_) => match serde_json::from_slice(&line) {
                 Ok(said) => {
                     if inbox.send(Input::Said { agent, said }).is_err() {

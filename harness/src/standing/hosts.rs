@@ -75,6 +75,15 @@ impl Hosts {
         Target::reach(host, &self.program, self.options, check)
     }
 
+    /// Logs in at every host.
+    pub(crate) fn reach_all(&self) -> Outcomes<Target> {
+        let hosts = self.meant();
+        let reached = ssh::for_all(&hosts, |host| {
+            self.reach(host, false).map_err(|error| error.kind.to_string())
+        });
+        hosts.into_iter().cloned().zip(reached).collect()
+    }
+
     /// Does something on every host, all at once.
     pub(crate) fn each<T: Send>(
         &self,

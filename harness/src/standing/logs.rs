@@ -5,6 +5,7 @@ use std::{
     io::{self, Write},
     process::ExitCode,
     sync::mpsc::{Sender, channel},
+    thread::ScopedJoinHandle,
     time::{Duration, UNIX_EPOCH},
 };
 
@@ -41,7 +42,8 @@ struct Lines {
 
 pub(super) fn run(args: &LogsArgs) -> anyhow::Result<ExitCode> {
     let hosts = args.hosts.read()?;
-    let names: Vec<String> = hosts.meant().iter().map(|host| host.name.clone()).collect();
+    let reached = hosts.reach_all();
+    let names: Vec<&str> = reached.iter().map(|(host, _)| host.name.as_str()).collect();
     let lines = args.lines.or((!args.raw).then_some(LINES));
     let (sender, arrived) = channel::<Lines>();
     let outcomes = std::thread::scope(|scope| {
@@ -50,7 +52,7 @@ pub(super) fn run(args: &LogsArgs) -> anyhow::Result<ExitCode> {
             let mut scribe = Scribe { raw: args.raw, consoles: BTreeMap::new() };
             if args.follow {
                 while let Ok(Lines { host, lines }) = arrived.recv() {
-                    if !scribe.write(lines.iter().map(|line| (names[host].as_str(), line))) {
+                    if !scribe.write(lines.iter().map(|line| (names[host], line))) {
                         return; // and with it goes the channel, which the others notice
                     }
                 }
@@ -60,24 +62,43 @@ pub(super) fn run(args: &LogsArgs) -> anyhow::Result<ExitCode> {
             all.sort_by_key(|lines| lines.host); // stable: each host's stay in order
             let mut all: Vec<(&str, &String)> = all
                 .iter()
-                .flat_map(|of| of.lines.iter().map(|line| (names[of.host].as_str(), line)))
+                .flat_map(|of| of.lines.iter().map(|line| (names[of.host], line)))
                 .collect();
             if !args.raw {
                 all.sort_by_cached_key(|(_, line)| wall(line));
             }
             scribe.write(all.into_iter());
         });
-        let outcomes = hosts.each(false, |at| {
-            let host = names.iter().position(|name| *name == at.host.name).unwrap_or(0);
-            fetch(at, host, lines, args.follow, &sender.clone())
-        });
+        // What is followed has no end: each host has a thread of its own, however many there are.
+        let followed: Vec<_> = reached
+            .iter()
+            .enumerate()
+            .map(|(nth, (host, target))| {
+                let sender = sender.clone();
+                scope.spawn(move || {
+                    let fetched = target.as_ref().map_err(String::clone).and_then(|target| {
+                        fetch(&At { host, target }, nth, lines, args.follow, &sender)
+                    });
+                    if let (true, Err(why)) = (args.follow, &fetched) {
+                        // The others may go on for ever, and the end is not the time to say it.
+                        let _ = writeln!(io::stderr(), "warning: {}: {why}", host.name);
+                    }
+                    fetched
+                })
+            })
+            .collect();
         drop(sender);
+        let ended = |thread: ScopedJoinHandle<'_, _>| {
+            thread.join().unwrap_or_else(|_| Err("following it failed".to_owned()))
+        };
+        let outcomes: Vec<Result<(), String>> = followed.into_iter().map(ended).collect();
         let _ = show.join();
         outcomes
-    })?;
-    let failed: Vec<String> = outcomes
+    });
+    let failed: Vec<String> = names
         .iter()
-        .filter_map(|(host, outcome)| Some(format!("{}: {}", host.name, outcome.as_ref().err()?)))
+        .zip(&outcomes)
+        .filter_map(|(name, outcome)| Some(format!("{name}: {}", outcome.as_ref().err()?)))
         .collect();
     match failed.is_empty() {
         true => Ok(ExitCode::SUCCESS),

@@ -202,6 +202,10 @@ impl Connection {
             if channel.eof() {
                 break;
             }
+            if Instant::now() > deadline {
+                let doing = doing.to_owned(); // it goes on and on
+                return Err(SshErrorKind::TimedOut { doing, after: within, connecting: false });
+            }
             if !progress && !can_go_on(&self.session, &channel, !unsent.is_empty(), true) {
                 self.ready(doing, deadline, within)?;
             }

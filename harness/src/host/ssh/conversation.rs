@@ -201,8 +201,11 @@ impl Carrier {
         if self.closing.is_none() {
             self.to_agent.push_back(b'\n');
         }
-        // What cannot be sent now will be missed, and that is noticed.
-        let _ = self.connection.parts().0.keepalive_send();
+        // libssh2 keeps every answer for ever, so none is asked for while the agent talks by itself.
+        if self.heard.elapsed() >= BEAT {
+            // What cannot be sent now will be missed, and that is noticed.
+            let _ = self.connection.parts().0.keepalive_send();
+        }
     }
 
     fn send(&mut self, buffer: &mut [u8]) -> Result<bool, String> {

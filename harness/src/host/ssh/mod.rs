@@ -123,8 +123,15 @@ impl Target {
         agent: usize,
         inbox: Sender<Input>,
     ) -> Result<Agent, SshError> {
-        let connection = self.connect()?;
-        conversation::start(connection, &self.program, agent, inbox)
+        let ready = self.ready.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(connection) = ready {
+            match conversation::start(connection, &self.program, agent, inbox.clone()) {
+                // It has waited for its use, and may have been cut meanwhile.
+                Err(error) if matches!(*error.kind, SshErrorKind::Lost { .. }) => {}
+                other => return other,
+            }
+        }
+        conversation::start(Connection::open(&self.login)?, &self.program, agent, inbox)
     }
 }
 

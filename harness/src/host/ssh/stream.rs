@@ -10,7 +10,7 @@ use rustix::event::{PollFd, Timespec, poll};
 
 use super::{
     SILENCE,
-    connection::{Connection, interest, would_block},
+    connection::{Connection, can_go_on, interest, would_block},
     error::{SshError, SshErrorKind},
 };
 
@@ -74,7 +74,8 @@ impl Connection {
                 heard = Instant::now();
                 continue;
             }
-            if beat.elapsed() >= BEAT {
+            // libssh2 keeps every answer for ever, so none is asked for while lines come.
+            if beat.elapsed() >= BEAT && heard.elapsed() >= BEAT {
                 beat = Instant::now();
                 match session.keepalive_send() {
                     Err(error) if !would_block(&error) => {
@@ -82,6 +83,9 @@ impl Connection {
                     }
                     _ => {}
                 }
+            }
+            if can_go_on(session, &channel, false, true) {
+                continue;
             }
             let mut sockets = [PollFd::from_borrowed_fd(socket.as_fd(), interest(session))];
             match poll(&mut sockets, Timespec::try_from(BEAT).ok().as_ref()) {
