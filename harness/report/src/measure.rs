@@ -254,21 +254,24 @@ fn measure(plan: &Plan, trial: &Trial, ops: &[Op]) -> Result<TrialRow, NoTrial> 
     let struck = struck(records);
     let severed = struck_by(records, FaultAction::severs);
     leaders(records, &mut row, &mut odd);
-    match struck.values().min() {
+    let fault = struck.values().min().copied();
+    match fault {
         None if row.verdict == Verdict::Ok => odd.push("no fault was recorded".into()),
         None => {}
         // Only the loss of the leader calls for another one.
         Some(fault) if severed.contains_key(&row.old_leader) => {
-            passing(plan, records, *fault, &severed, &mut row);
-            row.restored_us = restored.map(|at| micros(*fault, at));
+            passing(plan, records, fault, &severed, &mut row);
+            row.restored_us = restored.map(|at| micros(fault, at));
             missing(&row, log, &mut odd);
         }
-        Some(fault) => unrest(records, *fault, &mut row),
+        Some(fault) => unrest(records, fault, &mut row),
     }
-    let felt = struck.values().min().map(|fault| outage::felt(records, *fault, ops, &row));
+    let felt = fault.map(|fault| outage::felt(records, fault, ops, &row));
     outage::measure(ops, felt, &mut row);
     contradictions(&row, log, &mut odd);
-    outage::contradiction(records, &row, &mut odd);
+    if let Some((fault, felt)) = fault.zip(felt) {
+        outage::contradiction(records, micros(fault, felt), &row, &mut odd);
+    }
     if !odd.is_empty() && row.counts() {
         row.verdict = Verdict::Inconsistent;
     }

@@ -488,6 +488,40 @@ fn an_isolated_leader_is_replaced_and_its_stepping_down_is_timed() {
 }
 
 #[test]
+fn a_leader_that_is_being_cut_off_may_serve_until_it_is() {
+    let script = |in_force| {
+        let in_force =
+            (in_force, Event::FaultInForce { nodes: vec![1], action: FaultAction::Isolate });
+        Script::begin(1, 0.0)
+            .agent(10.0, applies(1, FaultAction::Isolate))
+            .agent(in_force.0, in_force.1)
+            .node(2, 200.0, stands(2))
+            .node(2, 201.0, elected(2))
+            .node(2, 202.0, Event::Ready { term: 2, index: 4 })
+            .end(1, 500.0, Verdict::Ok)
+    };
+    let ops = [
+        wrote("w/1/1", 8.0, Some(9.0)),
+        // Committed before the links were cut; the answer reaches the client after that.
+        wrote("w/1/2", 11.0, Some(14.0)),
+        wrote("w/1/3", 22.0, Some(203.0)),
+        wrote("w/1/4", 32.0, Some(203.5)),
+    ];
+    let measured = |in_force, ops: &[Op]| row(&plan(), script(in_force).records(), ops).unwrap();
+    let row = measured(12.0, &ops);
+    assert_eq!((row.verdict, row.reason.as_str()), (Verdict::Ok, ""));
+    assert_eq!((row.leaderless_us, row.outage_us), (Some(191_000.0), Some(189_000.0)));
+
+    // Where it takes long until that is known, clients tell when it was.
+    let late = measured(400.0, &ops);
+    assert_eq!((late.verdict, late.outage_us), (Verdict::Ok, Some(189_000.0)));
+
+    // Nobody is served by a leader that has been cut off.
+    let row = measured(10.5, &ops);
+    assert_eq!((row.verdict, row.outage_us), (Verdict::Inconsistent, Some(5_000.0)));
+}
+
+#[test]
 fn a_fault_that_leaves_the_leader_in_place_calls_for_nobody() {
     let gray = [FaultAction::Link, FaultAction::Loss, FaultAction::Delay, FaultAction::SlowDisk];
     for action in gray {
