@@ -189,6 +189,12 @@ impl<'a> Group<'a> {
         self.rows.iter().filter(|row| row.counts()).filter_map(observe).collect()
     }
 
+    /// Trials that count and whose fault left the leader in place, so that no other one was called for.
+    pub fn spared(&self) -> impl Iterator<Item = &TrialRow> {
+        let spared = |row: &&&TrialRow| row.verdict == Verdict::Ok && row.leaderless_us.is_none();
+        self.rows.iter().filter(spared).copied()
+    }
+
     /// A quantile of a figure over the trials that count, in milliseconds, and whether it was seen;
     /// if not, it lies among the censored and is at least this long. Empty without trials.
     pub fn quantile_ms(&self, figure: Figure, p: f64) -> Option<(f64, bool)> {

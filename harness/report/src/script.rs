@@ -150,6 +150,9 @@ pub(crate) enum Course {
     Torn(f64, f64, f64),
     /// The leader changed before the fault.
     Spoiled,
+    /// The fault leaves the leader in place; so many others stand all the same, and the last of them
+    /// wins if so.
+    Spared(u64, bool),
 }
 
 impl Script {
@@ -175,6 +178,7 @@ impl Script {
             }
             Course::Elected(d, p, c) => (d, p, c, CampaignKind::Election, None),
             Course::TimedOut => return script.kill(fault).end(number, end, Verdict::Censored),
+            Course::Spared(stand, wins) => return script.spared(number, fault, stand, wins),
             Course::Spoiled => return script.end(number, fault, Verdict::Invalid),
         };
         let (evidence, stood) = (Evidence::Silence, fault + detect);
@@ -198,6 +202,26 @@ impl Script {
             ready + 250.0,
             Verdict::Ok,
         )
+    }
+}
+
+impl Script {
+    fn spared(self, number: u64, fault: f64, stand: u64, wins: bool) -> Script {
+        let struck = |action| Event::FaultApplied { node: 1, pid: 1, action };
+        let (campaign, evidence) = (CampaignKind::Election, Evidence::Silence);
+        let mut script = self.agent(fault, struck(FaultAction::Link));
+        for nth in 0..stand {
+            let (at, term) = (fault + 200.0 * (nth + 1) as f64, nth + 2);
+            let stands = Event::CampaignStarted { term, campaign, rank: None, evidence };
+            script = script.node(2, at, stands);
+            if wins && nth + 1 == stand {
+                script = script
+                    .node(2, at + 1.0, Event::Elected { term, campaign, rank: None, votes: 3 })
+                    .node(2, at + 2.0, Event::Ready { term, index: 9 });
+            }
+        }
+        let script = script.agent(fault + 2000.0, struck(FaultAction::Heal));
+        script.end(number, fault + 2100.0, Verdict::Ok)
     }
 }
 

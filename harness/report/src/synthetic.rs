@@ -74,6 +74,20 @@ pub(crate) fn rough(rng: &mut ChaCha8Rng) -> Course {
     }
 }
 
+/// Nobody stands against a leader whom the fault leaves in place.
+pub(crate) fn calm(_: &mut ChaCha8Rng) -> Course {
+    Course::Spared(0, false)
+}
+
+/// Now and then somebody does.
+pub(crate) fn restless(rng: &mut ChaCha8Rng) -> Course {
+    match (uniform(rng, 0.0, 1.0) * 8.0) as u32 {
+        0 => Course::Spared(2, true),
+        1 | 2 => Course::Spared(1, false),
+        _ => Course::Spared(0, false),
+    }
+}
+
 /// Election timeouts from a range of milliseconds, four survivors, a new round whenever the two
 /// fastest lie closer together than a message takes.
 pub(crate) fn range<const LOW: u32, const HIGH: u32>(rng: &mut ChaCha8Rng) -> Course {

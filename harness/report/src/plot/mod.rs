@@ -14,6 +14,7 @@ mod multiples;
 mod over_time;
 mod palette;
 mod phases;
+mod stability;
 
 pub use around::Probed;
 pub use canvas::Drawing;
@@ -60,7 +61,14 @@ pub fn all(plan: &Plan, rows: &[TrialRow], probed: Probed<'_>) -> Result<Vec<Plo
     let mut plots = Vec::new();
     let across = Subject { plan, cell: "", groups: &groups };
     // Across cells first: it answers what was varied.
-    if plan.cells.len() > 1 {
+    let spared = |groups: &[Group<'_>]| groups.iter().any(|group| group.spared().next().is_some());
+    let timed = |groups: &[Group<'_>], figure| groups.iter().any(|g| !g.sample(figure).is_empty());
+    if spared(&groups) {
+        plots.push(across.plot("stability", stability::draw)?);
+    }
+    // Where the fault leaves the leader in place, there is no time without one, and no figure of it.
+    let has = |groups: &[Group<'_>], figure| timed(groups, figure) || !spared(groups);
+    if plan.cells.len() > 1 && has(&groups, Figure::headline(plan)) {
         plots.push(across.plot("by_cell", by_cell::draw)?);
         plots.push(across.plot("ecdf_by_cell", multiples::draw)?);
     }
@@ -87,14 +95,19 @@ pub fn all(plan: &Plan, rows: &[TrialRow], probed: Probed<'_>) -> Result<Vec<Plo
                 subject.plot("outage_ecdf", |s, title| ecdf::draw(s, title, Figure::Outage))?,
             );
         }
-        plots.push(subject.plot("leaderless_histogram", |s, title| {
-            histogram::draw(s, title, Figure::Leaderless)
-        })?);
-        plots.push(
-            subject.plot("leaderless_ecdf", |s, title| ecdf::draw(s, title, Figure::Leaderless))?,
-        );
-        plots.push(subject.plot("phases", phases::draw)?);
-        plots.push(subject.plot("trials_over_time", over_time::draw)?);
+        if has(&of_cell, Figure::Leaderless) {
+            plots.push(subject.plot("leaderless_histogram", |s, title| {
+                histogram::draw(s, title, Figure::Leaderless)
+            })?);
+            plots
+                .push(subject.plot("leaderless_ecdf", |s, title| {
+                    ecdf::draw(s, title, Figure::Leaderless)
+                })?);
+            plots.push(subject.plot("phases", phases::draw)?);
+        }
+        if has(&of_cell, Figure::headline(plan)) {
+            plots.push(subject.plot("trials_over_time", over_time::draw)?);
+        }
     }
     Ok(plots)
 }
@@ -122,6 +135,7 @@ impl Subject<'_> {
             "outage_ecdf" => "Share of trials that serve clients again".to_owned(),
             "leaderless_histogram" => Figure::Leaderless.title().to_owned(),
             "leaderless_ecdf" => "Share of trials that have a leader again".to_owned(),
+            "stability" => "Does the leader stay?".to_owned(),
             "phases" => "Where the time without service goes".to_owned(),
             "trials_over_time" => "Every trial, in the order of running".to_owned(),
             "ecdf_by_cell" => format!("{headline}, cell by cell"),

@@ -13,6 +13,10 @@ const GREEN: RGBColor = RGBColor(0x00, 0x9e, 0x73);
 const BLACK: RGBColor = RGBColor(0x00, 0x00, 0x00);
 const GREY: RGBColor = RGBColor(0x8a, 0x8a, 0x8a);
 
+/// Three steps of one dark hue, for what has an order; variants have none, so they share no colour.
+pub(super) const STEPS: [RGBColor; 3] =
+    [RGBColor(0xb9, 0xc6, 0xd3), RGBColor(0x5c, 0x7f, 0xa3), RGBColor(0x16, 0x2f, 0x4d)];
+
 /// The colour of each variant of a plan. A variant whose name begins with `s-raft` is cool, every
 /// other one warm, so that the two are told apart at a glance in every experiment, and the same
 /// plan always gives the same colours.

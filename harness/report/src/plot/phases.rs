@@ -8,14 +8,14 @@ use super::{
     canvas::{Align, Canvas, FAINT, GRID, INK, MEDIUM, Pen, SMALL, WIDTH},
     legend::{self, Entry, Sign},
     ms,
+    palette::STEPS,
 };
 use crate::groups::{Figure, Group};
 
-// Three steps of one dark hue: phases are an order, variants are not, so they share no colour.
 const PHASES: [(Figure, RGBColor, &str); 3] = [
-    (Figure::Detect, RGBColor(0xb9, 0xc6, 0xd3), "detect: fault to standing"),
-    (Figure::Promote, RGBColor(0x5c, 0x7f, 0xa3), "promote: standing to majority"),
-    (Figure::Commit, RGBColor(0x16, 0x2f, 0x4d), "commit: majority to first commit"),
+    (Figure::Detect, STEPS[0], "detect: fault to standing"),
+    (Figure::Promote, STEPS[1], "promote: standing to majority"),
+    (Figure::Commit, STEPS[2], "commit: majority to first commit"),
 ];
 const LEFT: i32 = 44;
 const RIGHT: i32 = WIDTH - 60;

@@ -1,5 +1,5 @@
 use super::*;
-use crate::synthetic::{Synthetic, fast, raft, rough, s_raft};
+use crate::synthetic::{Synthetic, calm, fast, raft, restless, rough, s_raft};
 
 fn plots(synthetic: &Synthetic) -> Vec<Plot> {
     let plan = synthetic.plan();
@@ -110,6 +110,28 @@ fn matrix_has_figures_per_cell_and_two_across() {
         names(&plots[..3]),
         ["by_cell", "ecdf_by_cell", "leaderless_histogram.cluster.size-3"]
     );
+}
+
+#[test]
+fn leaders_that_are_left_in_place_have_a_figure_of_their_own() {
+    let variants = vec![
+        ("raft", restless as crate::synthetic::Model),
+        ("s-raft", calm),
+        ("s-raft-of-some-cells", |rng: &mut rand_chacha::ChaCha8Rng| {
+            if crate::synthetic::uniform(rng, 0.0, 1.0) < 0.5 { s_raft(rng) } else { calm(rng) }
+        }),
+    ];
+    let cells = vec!["fault.direction=both", "fault.direction=out"];
+    let spared = plots(&Synthetic {
+        cells: cells.clone(),
+        variants: variants[..2].to_vec(),
+        count: 20,
+        ..synthetic("spared")
+    });
+    assert_eq!(names(&spared), ["stability"]);
+    let mixed = plots(&Synthetic { cells, variants, count: 20, ..synthetic("partly-spared") });
+    assert_eq!(names(&mixed[..3]), ["stability", "by_cell", "ecdf_by_cell"]);
+    assert_eq!(mixed.len(), 3 + 2 * USUAL.len());
 }
 
 #[test]

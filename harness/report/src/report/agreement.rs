@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use super::tables;
 use crate::{
     groups::{Figure, Group},
     plot::ms,
@@ -125,20 +126,6 @@ pub(super) fn terminal(published: &[Agreement]) -> String {
     }
     let name = published.first().map_or("", |beside| beside.published.name());
     let mut text = format!("beside the published results {name} (announced), milliseconds\n");
-    let columns = rows[0].len();
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max();
-    let widths: Vec<usize> = (0..columns).map(|column| width(column).unwrap_or(0)).collect();
-    for row in &rows {
-        let mut line = String::new();
-        for (column, (cell, width)) in row.iter().zip(&widths).enumerate() {
-            let pad = " ".repeat(width - cell.chars().count());
-            line += &match column {
-                0 => format!(" {cell}{pad}"),
-                _ => format!("  {pad}{cell}"),
-            };
-        }
-        text += line.trim_end();
-        text.push('\n');
-    }
+    text.extend(tables::aligned(&rows));
     text
 }

@@ -2,7 +2,10 @@
 
 use serde::Serialize;
 
-use super::digest::{Digest, GroupDigest};
+use super::{
+    digest::{Digest, GroupDigest},
+    stability::{self, Stability},
+};
 use crate::{
     groups::{Figure, Group},
     plot::ms,
@@ -31,6 +34,8 @@ pub enum Finding {
     AaFailed,
     /// There would be one, but an A/A pair of the run has failed.
     Withheld,
+    /// The fault left the leader in place, so there is no time to compare.
+    LeaderSpared,
     /// Too few trials.
     TooFew,
 }
@@ -98,7 +103,8 @@ pub(super) fn all(plan: &Plan, groups: &[Group<'_>], digests: &[GroupDigest]) ->
         // The comparison may have turned the pair round.
         let turned = comparison.first != groups[*a].variant;
         let (first, second) = if turned { (*b, *a) } else { (*a, *b) };
-        comparison.sentence = comparison.say(of(first), of(second));
+        let spared = (digests[first].stability, digests[second].stability);
+        comparison.sentence = comparison.say((of(first), spared.0), (of(second), spared.1));
     }
     compared
 }
@@ -150,6 +156,9 @@ fn compare((a, b): (&Group<'_>, &Group<'_>), figure: Figure, aa: bool, seed: u64
     let enough = first.len().min(second.len());
     let contrast = (enough > 0).then(|| stats::contrast(&x, &y, 0.5, seed)).flatten();
     let tail = stats::supports(enough, 0.99).then(|| stats::contrast(&x, &y, 0.99, seed)).flatten();
+    let spared = figure == Figure::Leaderless
+        && enough == 0
+        && [a, b].iter().all(|group| group.spared().next().is_some());
     let ends = |interval: stats::Interval| Some([interval.low?, interval.high?]);
     let difference = |c: &Contrast| ends(c.difference_ci);
     Comparison {
@@ -157,7 +166,11 @@ fn compare((a, b): (&Group<'_>, &Group<'_>), figure: Figure, aa: bool, seed: u64
         first: a.variant.into(),
         second: b.variant.into(),
         aa,
-        finding: if enough < least(aa) { Finding::TooFew } else { Finding::NoDifference },
+        finding: match enough < least(aa) {
+            true if spared => Finding::LeaderSpared,
+            true => Finding::TooFew,
+            false => Finding::NoDifference,
+        },
         difference_ms: contrast.map(|c| c.difference),
         difference_ci_ms: contrast.as_ref().and_then(difference),
         ratio: contrast.map(|c| c.ratio),
@@ -176,7 +189,9 @@ fn compare((a, b): (&Group<'_>, &Group<'_>), figure: Figure, aa: bool, seed: u64
 impl Comparison {
     /// Whether both the interval and the test see a difference.
     fn differs(&self, p: Option<f64>, below: f64) -> bool {
-        self.finding != Finding::TooFew && self.excludes_zero() && p.is_some_and(|p| p < below)
+        self.finding == Finding::NoDifference
+            && self.excludes_zero()
+            && p.is_some_and(|p| p < below)
     }
 
     fn excludes_zero(&self) -> bool {
@@ -186,7 +201,7 @@ impl Comparison {
     fn conclude(&mut self, aa_failed: bool) {
         let differs = self.differs(self.p_holm, SIGNIFICANT);
         self.finding = match (self.finding, self.aa) {
-            (Finding::TooFew, _) => Finding::TooFew,
+            (Finding::TooFew | Finding::LeaderSpared, _) => self.finding,
             (_, true) if self.differs(self.p, AA_FAILED) => Finding::AaFailed,
             (_, true) => Finding::AaHolds,
             (_, false) if differs && aa_failed => Finding::Withheld,
@@ -212,7 +227,11 @@ impl Comparison {
         self.delta = self.delta.map(|d| -d);
     }
 
-    fn say(&self, first: &Digest, second: &Digest) -> String {
+    fn say(
+        &self,
+        (first, first_spared): (&Digest, Option<Stability>),
+        (second, second_spared): (&Digest, Option<Stability>),
+    ) -> String {
         let place = if self.cell.is_empty() { String::new() } else { format!("{}: ", self.cell) };
         let (a, b) = (&self.first, &self.second);
         let medians =
@@ -268,6 +287,10 @@ impl Comparison {
             Finding::Withheld => format!(
                 "no winner is called between {a} and {b}, because an A/A pair of this run has \
                  failed: {medians}{difference}"
+            ),
+            Finding::LeaderSpared => stability::sentence(
+                (a, first_spared.unwrap_or_default()),
+                (b, second_spared.unwrap_or_default()),
             ),
             Finding::TooFew => format!(
                 "{a} and {b} cannot be compared: {} and {} trials that count; at least {} of each \

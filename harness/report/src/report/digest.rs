@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use sraft_events::{CampaignKind, NodeId, Verdict};
 
-use super::takeover::{self, Takeover};
+use super::{
+    stability::Stability,
+    takeover::{self, Takeover},
+};
 use crate::{
     groups::{Figure, Group},
     results::{Plan, Setting},
@@ -98,6 +101,8 @@ pub struct GroupDigest {
     pub spurious_failovers: u64,
     /// Most leaders in any term, over all trials.
     pub max_leaders_per_term: u32,
+    /// What became of leaders whom the fault left in place; empty if it left none.
+    pub stability: Option<Stability>,
     /// What the probe's writes came to, over the trials that count; empty without a probe.
     pub writes: Option<Writes>,
     /// The figures, in the order of [`Figure::ALL`].
@@ -139,6 +144,7 @@ impl GroupDigest {
                 .map(|row| row.max_leaders_per_term)
                 .max()
                 .unwrap_or(0),
+            stability: Stability::of(group),
             writes: group.probed().then(|| writes(group)),
             figures: Figure::ALL.iter().map(|figure| digest(group, *figure)).collect(),
         }
@@ -147,6 +153,11 @@ impl GroupDigest {
     /// Trials whose verdict keeps them out of the statistics.
     pub fn flagged(&self) -> usize {
         self.inconsistent + self.invalid
+    }
+
+    /// Whether the fault left the leader in place in every trial that counts.
+    pub(super) fn is_spared(&self) -> bool {
+        self.stability.is_some() && self.figure(Figure::Leaderless).n == 0
     }
 
     /// The digest of a figure.

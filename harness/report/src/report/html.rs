@@ -123,6 +123,9 @@ fn caption(name: &str) -> &'static str {
             "Column leaderless_us: the product-limit estimate, which is the empirical distribution \
              where no trial timed out. A curve that ends level goes on to trials that timed out."
         }
+        "stability" => {
+            "Columns campaigns, terms and spurious_failovers of the ok trials without leaderless_us."
+        }
         "phases" => "Columns detect_us, promote_us and commit_us.",
         "trials_over_time" => {
             "Columns leaderless_us (outage_us if the run is about it), verdict and block, in the \

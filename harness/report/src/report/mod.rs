@@ -5,12 +5,14 @@ mod comparison;
 mod digest;
 mod hdr;
 mod html;
+mod stability;
 mod tables;
 mod takeover;
 
 pub use agreement::{Agreement, Quantile};
 pub use comparison::{Comparison, Finding};
 pub use digest::{Digest, Estimate, GroupDigest, Writes};
+pub use stability::Stability;
 pub use takeover::Takeover;
 
 use std::{collections::BTreeMap, fmt, io::ErrorKind, path::PathBuf};
@@ -94,9 +96,13 @@ impl Summary {
 
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{}", tables::terminal(self, self.headline))?;
-        if let Some(beside) = self.beside() {
-            writeln!(f, "{}", tables::terminal(self, beside))?;
+        for figure in [self.headline].into_iter().chain(self.beside()) {
+            if let Some(table) = tables::terminal(self, figure) {
+                writeln!(f, "{table}")?;
+            }
+        }
+        if self.groups.iter().any(|group| group.stability.is_some()) {
+            writeln!(f, "{}", stability::terminal(&self.groups))?;
         }
         if !self.published.is_empty() {
             writeln!(f, "{}", agreement::terminal(&self.published))?;

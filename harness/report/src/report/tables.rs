@@ -3,9 +3,9 @@
 use std::fmt::Write;
 
 use super::{
-    Summary, agreement,
+    Comparison, Finding, Summary, agreement,
     digest::{Digest, Estimate, GroupDigest, QUANTILES},
-    takeover,
+    stability, takeover,
 };
 use crate::{groups::Figure, plot::ms, results};
 
@@ -45,9 +45,34 @@ fn max(digest: &Digest) -> String {
     }
 }
 
-/// The closing table of a time.
-pub(super) fn terminal(summary: &Summary, figure: Figure) -> String {
+/// Lines of a table for the terminal: names to the left, numbers to the right.
+pub(super) fn aligned(rows: &[Vec<String>]) -> Vec<String> {
+    let length = |cell: &String| cell.chars().count();
+    let columns = rows.first().map_or(0, Vec::len);
+    let width = |column: usize| rows.iter().map(|row| length(&row[column])).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..columns).map(width).collect();
+    let line = |row: &Vec<String>| {
+        let mut line = String::new();
+        for (column, (cell, width)) in row.iter().zip(&widths).enumerate() {
+            let pad = " ".repeat(width - length(cell));
+            line += &match column {
+                0 => format!(" {cell}{pad}"),
+                _ => format!("  {pad}{cell}"),
+            };
+        }
+        line.trim_end().to_owned() + "\n"
+    };
+    rows.iter().map(line).collect()
+}
+
+/// The closing table of a time; none if no trial has one to show, nor is meant to.
+pub(super) fn terminal(summary: &Summary, figure: Figure) -> Option<String> {
     let felt = figure == Figure::Outage;
+    let shown = |group: &&GroupDigest| figure != Figure::Leaderless || !group.is_spared();
+    let groups: Vec<&GroupDigest> = summary.groups.iter().filter(shown).collect();
+    if groups.is_empty() {
+        return None;
+    }
     let last = match felt {
         true => ["acked", "failed", "unknown", "lost"],
         false => ["promote", "split", "flagged", "passed by"],
@@ -66,7 +91,7 @@ pub(super) fn terminal(summary: &Summary, figure: Figure) -> String {
         last[2],
     ]
     .map(str::to_owned);
-    let cells = |group: &GroupDigest| -> [String; 11] {
+    let cells = |group: &&GroupDigest| -> [String; 11] {
         let digest = group.figure(figure);
         let [median, p90, p95, p99] = &digest.quantiles;
         let [third, ninth, tenth, eleventh] = match (felt, group.writes) {
@@ -95,7 +120,7 @@ pub(super) fn terminal(summary: &Summary, figure: Figure) -> String {
             eleventh,
         ]
     };
-    let mut rows: Vec<[String; 11]> = summary.groups.iter().map(cells).collect();
+    let mut rows: Vec<[String; 11]> = groups.iter().map(cells).collect();
     let length = |text: &String| text.chars().count();
     let measured = |head: &[String; 11], rows: &[[String; 11]]| {
         let mut widths = head.clone().map(|name| length(&name));
@@ -114,7 +139,7 @@ pub(super) fn terminal(summary: &Summary, figure: Figure) -> String {
     if room < widths[0].min(12) {
         // Names cut so short tell nothing: the intervals stay in the files.
         head[3] = "median".into();
-        for (row, group) in rows.iter_mut().zip(&summary.groups) {
+        for (row, group) in rows.iter_mut().zip(&groups) {
             row[3] = estimate(&group.figure(figure).quantiles[0]);
         }
         (widths, gap, room) = measured(&head, &rows);
@@ -136,7 +161,7 @@ pub(super) fn terminal(summary: &Summary, figure: Figure) -> String {
     };
     text += &line(&head);
     let mut cell = "";
-    for (group, row) in summary.groups.iter().zip(&rows) {
+    for (group, row) in groups.iter().zip(&rows) {
         if group.cell != cell {
             cell = &group.cell;
             let _ = writeln!(text, "{cell}");
@@ -153,7 +178,7 @@ pub(super) fn terminal(summary: &Summary, figure: Figure) -> String {
              promote: median from standing to majority; –: too few trials to say\n"
         }
     };
-    text
+    Some(text)
 }
 
 fn cut(text: &str, width: usize) -> String {
@@ -250,6 +275,10 @@ pub(super) struct Table {
 pub(super) fn tables(summary: &Summary) -> Vec<Table> {
     let matrix = summary.groups.iter().any(|group| !group.cell.is_empty());
     let mut tables = Vec::new();
+    // Where the leader stays in place, there is no time without one.
+    let spared = summary.groups.iter().all(GroupDigest::is_spared);
+    let has_values =
+        |figure: &Figure| !spared || summary.groups.iter().any(|group| group.figure(*figure).n > 0);
     if let Some(first) = summary.published.first() {
         tables.push(Table {
             title: format!("Beside the published results {}", first.published.name()),
@@ -262,7 +291,18 @@ pub(super) fn tables(summary: &Summary) -> Vec<Table> {
             rows: agreement::rows(&summary.published),
         });
     }
-    tables.extend(summary.figures().map(|figure| Table {
+    if summary.groups.iter().any(|group| group.stability.is_some()) {
+        tables.push(Table {
+            title: "Trials whose fault leaves the leader in place".into(),
+            source:
+                "trials.csv, columns campaigns, terms and spurious_failovers; verdict ok, without \
+                     leaderless_us; contested: somebody stood all the same, in vain; replaced: \
+                     somebody else led"
+                    .into(),
+            rows: stability::rows(&summary.groups),
+        });
+    }
+    tables.extend(summary.figures().filter(has_values).map(|figure| Table {
         title: format!("{} — {} (ms)", figure.name(), figure.meaning()),
         source: format!("trials.csv, column {}_us; verdicts ok and censored", figure.name()),
         rows: figure_rows(summary, figure),
@@ -283,21 +323,26 @@ pub(super) fn tables(summary: &Summary) -> Vec<Table> {
             .into(),
         rows: passing_rows(summary),
     });
-    tables.push(Table {
-        title: "Who took over".into(),
-        source: "trials.csv, columns old_leader, new_leader, passed_by, rank; verdicts ok and \
-                 censored; P0 promotion of the Primary, E election, H handover"
-            .into(),
-        rows: takeover::rows(&summary.groups),
-    });
-    tables.push(Table {
-        title: format!("Comparisons of {}", summary.compared.name()),
-        source: format!(
-            "trials.csv, column {}_us; first less second; 95 % intervals",
-            summary.compared.name()
-        ),
-        rows: comparison_rows(summary),
-    });
+    if !spared {
+        tables.push(Table {
+            title: "Who took over".into(),
+            source: "trials.csv, columns old_leader, new_leader, passed_by, rank; verdicts ok and \
+                     censored; P0 promotion of the Primary, E election, H handover"
+                .into(),
+            rows: takeover::rows(&summary.groups),
+        });
+    }
+    let compared = |c: &Comparison| c.finding != Finding::LeaderSpared;
+    if summary.comparisons.is_empty() || summary.comparisons.iter().any(compared) {
+        tables.push(Table {
+            title: format!("Comparisons of {}", summary.compared.name()),
+            source: format!(
+                "trials.csv, column {}_us; first less second; 95 % intervals",
+                summary.compared.name()
+            ),
+            rows: comparison_rows(summary),
+        });
+    }
     if !matrix {
         for table in &mut tables {
             for row in &mut table.rows {

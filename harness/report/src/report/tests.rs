@@ -3,7 +3,7 @@ use std::{collections::BTreeMap, fs, path::Path};
 use super::*;
 use crate::{
     script::Course,
-    synthetic::{Left, Model, Synthetic, fast, figure_16, raft, rough, s_raft},
+    synthetic::{Left, Model, Synthetic, calm, fast, figure_16, raft, restless, rough, s_raft},
 };
 
 fn synthetic(name: &'static str) -> Synthetic {
@@ -57,6 +57,19 @@ fn closing_text_of_detectors_with_flagged_trials() {
     let text = without_paths(&summary);
     insta::assert_snapshot!(text);
     assert!(text.lines().all(|line| line.chars().count() <= 100));
+}
+
+#[test]
+fn a_fault_that_leaves_the_leader_in_place_asks_whether_it_stays() {
+    let cells = vec!["fault.direction=both", "fault.direction=out"];
+    let variants: Vec<(&'static str, Model)> = vec![("raft", restless), ("s-raft", calm)];
+    let (left, summary) = built(&Synthetic { cells, variants, count: 20, ..synthetic("spared") });
+    insta::assert_snapshot!(without_paths(&summary));
+    assert!(summary.comparisons.iter().all(|c| c.finding == Finding::LeaderSpared));
+    let text = fs::read_to_string(left.run.results().join("summary.md")).unwrap();
+    insta::assert_snapshot!("spared_md", text);
+    let figures = files(left.run.plots());
+    assert_eq!(figures.keys().collect::<Vec<_>>(), ["stability.png", "stability.svg"]);
 }
 
 #[test]
