@@ -47,6 +47,21 @@ pub struct Plot {
     pub drawing: Drawing,
 }
 
+/// What the names of figures begin with; the cell follows if a figure is of one.
+pub(crate) const STEMS: [&str; 11] = [
+    "stability",
+    "by_cell",
+    "ecdf_by_cell",
+    "announced_panels",
+    "around_fault",
+    "outage_histogram",
+    "outage_ecdf",
+    "leaderless_histogram",
+    "leaderless_ecdf",
+    "phases",
+    "trials_over_time",
+];
+
 /// Up to this many cells each has its own figures; beyond it only the figures across cells remain,
 /// because nobody reads that many files.
 pub(crate) const CELLS_ON_THEIR_OWN: usize = 6;
@@ -127,6 +142,7 @@ impl Subject<'_> {
         stem: &str,
         draw: impl Fn(&Subject<'_>, &str) -> Result<Drawing, PlotError>,
     ) -> Result<Plot, PlotError> {
+        debug_assert!(STEMS.contains(&stem), "{stem} would not be removed when it is out of date");
         let headline = Figure::headline(self.plan).title();
         let title = self.title(&match stem {
             "announced_panels" => Figure::Announced.title().to_owned(),

@@ -185,6 +185,8 @@ pub fn build(run: &RunDir) -> Result<Summary, ReportError> {
             run.write_result(&name, &bytes)?;
         }
     }
+    let names: Vec<&str> = plots.iter().map(|plot| plot.name.as_str()).collect();
+    run.remove_other_plots(&plot::STEMS, &names)?;
     for plot in &plots {
         run.write_plot(&format!("{}.svg", plot.name), plot.drawing.svg.as_bytes())?;
         run.write_plot(&format!("{}.png", plot.name), &plot.drawing.png)?;

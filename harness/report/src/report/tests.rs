@@ -68,8 +68,13 @@ fn a_fault_that_leaves_the_leader_in_place_asks_whether_it_stays() {
     assert!(summary.comparisons.iter().all(|c| c.finding == Finding::LeaderSpared));
     let text = fs::read_to_string(left.run.results().join("summary.md")).unwrap();
     insta::assert_snapshot!("spared_md", text);
+    // What was drawn before it was known that the leader stays does not stay.
+    fs::write(left.run.plots().join("phases.fault.direction-both.png"), "old").unwrap();
+    fs::write(left.run.plots().join("my own.png"), "kept").unwrap();
+    build(&left.run).unwrap();
     let figures = files(left.run.plots());
-    assert_eq!(figures.keys().collect::<Vec<_>>(), ["stability.png", "stability.svg"]);
+    let names: Vec<&String> = figures.keys().collect();
+    assert_eq!(names, ["my own.png", "stability.png", "stability.svg"]);
 }
 
 #[test]

@@ -313,6 +313,28 @@ impl RunDir {
         write_atomically(&self.plots.join(name), bytes)
     }
 
+    /// Removes figures of an earlier report that this one does not have: those whose name begins, up to
+    /// the first point, with one of `stems` and is none of `names`. Other files stay.
+    ///
+    /// # Errors
+    /// [`ResultsError::Io`].
+    pub fn remove_other_plots(&self, stems: &[&str], names: &[&str]) -> Result<(), ResultsError> {
+        let entries = match fs::read_dir(&self.plots) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            entries => entries.map_err(io("read", &self.plots))?,
+        };
+        for entry in entries {
+            let path = entry.map_err(io("read", &self.plots))?.path();
+            let name = path.file_stem().and_then(|name| name.to_str()).unwrap_or_default();
+            let drawn = path.extension().is_some_and(|ending| ending == "svg" || ending == "png");
+            let ours = name.split('.').next().is_some_and(|stem| stems.contains(&stem));
+            if drawn && ours && !names.contains(&name) {
+                fs::remove_file(&path).map_err(io("remove", &path))?;
+            }
+        }
+        Ok(())
+    }
+
     fn write_json(&self, name: &str, value: &impl Serialize) -> Result<(), ResultsError> {
         let mut text = serde_json::to_vec_pretty(value).map_err(|error| ResultsError::Damaged {
             path: self.results.join(name),
