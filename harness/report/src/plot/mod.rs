@@ -73,58 +73,43 @@ pub(crate) const CELLS_ON_THEIR_OWN: usize = 6;
 /// [`PlotError`].
 pub fn all(plan: &Plan, rows: &[TrialRow], probed: Probed<'_>) -> Result<Vec<Plot>, PlotError> {
     let groups = Group::all(plan, rows);
-    let mut plots = Vec::new();
-    let across = Subject { plan, cell: "", groups: &groups };
     // Across cells first: it answers what was varied.
-    let spared = |groups: &[Group<'_>]| groups.iter().any(|group| group.spared().next().is_some());
-    let timed = |groups: &[Group<'_>], figure| groups.iter().any(|g| !g.sample(figure).is_empty());
-    if spared(&groups) {
-        plots.push(across.plot("stability", stability::draw)?);
-    }
-    // Where the fault leaves the leader in place, there is no time without one, and no figure of it.
-    let has = |groups: &[Group<'_>], figure| timed(groups, figure) || !spared(groups);
-    if plan.cells.len() > 1 && has(&groups, Figure::headline(plan)) {
-        plots.push(across.plot("by_cell", by_cell::draw)?);
-        plots.push(across.plot("ecdf_by_cell", multiples::draw)?);
-    }
-    let wish = plan.report.as_ref().filter(|_| Figure::headline(plan) == Figure::Announced);
-    for cell in &plan.cells {
-        let of_cell: Vec<Group<'_>> = groups.iter().filter(|g| g.cell == cell).cloned().collect();
-        let subject = Subject { plan, cell, groups: &of_cell };
-        if plan.cells.len() > CELLS_ON_THEIR_OWN {
-            continue;
-        }
-        if let Some(wish) = wish {
-            plots.push(
-                subject.plot("announced_panels", |s, title| announced::draw(s, title, wish))?,
-            );
-        }
-        if of_cell.iter().any(Group::probed) {
-            plots.push(subject.plot("around_fault", |s, title| around::draw(s, title, probed))?);
-            plots.push(
-                subject.plot("outage_histogram", |s, title| {
-                    histogram::draw(s, title, Figure::Outage)
-                })?,
-            );
-            plots.push(
-                subject.plot("outage_ecdf", |s, title| ecdf::draw(s, title, Figure::Outage))?,
-            );
-        }
-        if has(&of_cell, Figure::Leaderless) {
-            plots.push(subject.plot("leaderless_histogram", |s, title| {
-                histogram::draw(s, title, Figure::Leaderless)
-            })?);
-            plots
-                .push(subject.plot("leaderless_ecdf", |s, title| {
-                    ecdf::draw(s, title, Figure::Leaderless)
-                })?);
-            plots.push(subject.plot("phases", phases::draw)?);
-        }
-        if has(&of_cell, Figure::headline(plan)) {
-            plots.push(subject.plot("trials_over_time", over_time::draw)?);
+    let mut plots = across_cells(plan, &groups)?;
+    if plan.cells.len() <= CELLS_ON_THEIR_OWN {
+        for cell in &plan.cells {
+            let groups = of_cell(&groups, cell);
+            plots.extend(Subject { plan, cell, groups: &groups }.plots(probed)?);
         }
     }
     Ok(plots)
+}
+
+fn across_cells(plan: &Plan, groups: &[Group<'_>]) -> Result<Vec<Plot>, PlotError> {
+    let mut plots = Vec::new();
+    if groups.iter().any(|group| group.spared().next().is_some()) {
+        plots.push(Subject { plan, cell: "", groups }.plot("stability", stability::draw)?);
+    }
+    let (mut plan, mut groups) = (plan.clone(), groups.to_vec());
+    let headline = Figure::headline(&plan);
+    plan.cells.retain(|cell| has_times(&of_cell(&groups, cell), headline));
+    groups.retain(|group| plan.cells.iter().any(|cell| cell == group.cell));
+    if plan.cells.len() > 1 {
+        let across = Subject { plan: &plan, cell: "", groups: &groups };
+        plots.push(across.plot("by_cell", by_cell::draw)?);
+        plots.push(across.plot("ecdf_by_cell", multiples::draw)?);
+    }
+    Ok(plots)
+}
+
+fn of_cell<'a>(groups: &[Group<'a>], cell: &str) -> Vec<Group<'a>> {
+    groups.iter().filter(|group| group.cell == cell).cloned().collect()
+}
+
+/// Whether there are values of a figure to show, or at least should be: where the fault leaves the
+/// leader in place, there is no time without one.
+fn has_times(groups: &[Group<'_>], figure: Figure) -> bool {
+    groups.iter().all(|group| group.spared().next().is_none())
+        || groups.iter().any(|group| !group.sample(figure).is_empty())
 }
 
 /// What a figure is about.
@@ -137,6 +122,32 @@ struct Subject<'a> {
 }
 
 impl Subject<'_> {
+    /// The figures of a cell.
+    fn plots(&self, probed: Probed<'_>) -> Result<Vec<Plot>, PlotError> {
+        let histogram =
+            |figure| move |s: &Subject<'_>, title: &str| histogram::draw(s, title, figure);
+        let ecdf = |figure| move |s: &Subject<'_>, title: &str| ecdf::draw(s, title, figure);
+        let headline = Figure::headline(self.plan);
+        let mut plots = Vec::new();
+        if let Some(wish) = self.plan.report.as_ref().filter(|_| headline == Figure::Announced) {
+            plots.push(self.plot("announced_panels", |s, title| announced::draw(s, title, wish))?);
+        }
+        if self.groups.iter().any(Group::probed) {
+            plots.push(self.plot("around_fault", |s, title| around::draw(s, title, probed))?);
+            plots.push(self.plot("outage_histogram", histogram(Figure::Outage))?);
+            plots.push(self.plot("outage_ecdf", ecdf(Figure::Outage))?);
+        }
+        if has_times(self.groups, Figure::Leaderless) {
+            plots.push(self.plot("leaderless_histogram", histogram(Figure::Leaderless))?);
+            plots.push(self.plot("leaderless_ecdf", ecdf(Figure::Leaderless))?);
+            plots.push(self.plot("phases", phases::draw)?);
+        }
+        if has_times(self.groups, headline) {
+            plots.push(self.plot("trials_over_time", over_time::draw)?);
+        }
+        Ok(plots)
+    }
+
     fn plot(
         &self,
         stem: &str,
@@ -167,7 +178,10 @@ impl Subject<'_> {
     fn title(&self, what: &str) -> String {
         let mut parts = vec![what.to_owned()];
         // Where the matrix varies the fault, its cells say what it was.
-        if !self.plan.cells.iter().any(|cell| cell.contains("fault.")) {
+        let varied = |cell: &String| {
+            cell.split(',').any(|part| part.starts_with("fault.") || part.starts_with("fault="))
+        };
+        if !self.plan.cells.iter().any(varied) {
             parts.push(format!("{} of {}", self.plan.fault, self.plan.target));
         }
         parts.extend(Some(self.cell.to_owned()).filter(|cell| !cell.is_empty()));
