@@ -143,6 +143,28 @@ pub struct Observation {
     pub block: u32,
 }
 
+/// What became of leaders whom the fault left in place, over the trials that count.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Stability {
+    /// The trials.
+    pub trials: usize,
+    /// Those in which somebody stood all the same, and nobody else led.
+    pub contested: usize,
+    /// Those in which somebody else led.
+    pub replaced: usize,
+    /// Campaigns, in all of them.
+    pub campaigns: u64,
+    /// Terms used up, in all of them.
+    pub terms: u64,
+}
+
+impl Stability {
+    /// Those in which nobody stood.
+    pub fn in_place(&self) -> usize {
+        self.trials - self.contested - self.replaced
+    }
+}
+
 /// The trials of one variant in one cell, in the order in which they ran.
 #[derive(Clone, Debug)]
 pub struct Group<'a> {
@@ -193,6 +215,22 @@ impl<'a> Group<'a> {
     pub fn spared(&self) -> impl Iterator<Item = &TrialRow> {
         let spared = |row: &&&TrialRow| row.verdict == Verdict::Ok && row.leaderless_us.is_none();
         self.rows.iter().filter(spared).copied()
+    }
+
+    /// What became of the leaders of these; empty if there are no such trials.
+    pub fn stability(&self) -> Option<Stability> {
+        let trials = self.spared().count();
+        let (replaced, kept): (Vec<&TrialRow>, Vec<&TrialRow>) =
+            self.spared().partition(|row| row.spurious_failovers > 0);
+        let unrest = |row: &&&TrialRow| row.campaigns > 0 || row.terms.is_some_and(|t| t > 0);
+        let stability = Stability {
+            trials,
+            contested: kept.iter().filter(unrest).count(),
+            replaced: replaced.len(),
+            campaigns: self.spared().map(|row| u64::from(row.campaigns)).sum(),
+            terms: self.spared().filter_map(|row| row.terms).sum(),
+        };
+        (trials > 0).then_some(stability)
     }
 
     /// A quantile of a figure over the trials that count, in milliseconds, and whether it was seen;

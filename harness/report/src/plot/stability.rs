@@ -6,7 +6,7 @@ use super::{
     legend::{self, Entry, Sign},
     palette::STEPS,
 };
-use crate::{groups::Group, report::Stability};
+use crate::groups::{Group, Stability};
 
 const NAMES: [&str; 3] =
     ["in place: nobody stood", "contested: somebody stood, in vain", "replaced: somebody else led"];
@@ -19,8 +19,8 @@ const ROW: i32 = 58;
 const CELL: i32 = 64;
 
 pub(super) fn draw(subject: &Subject<'_>, title: &str) -> Result<Drawing, PlotError> {
-    let spared = |group| Stability::of(group).map(|stability| (group, stability));
-    let rows: Vec<(&Group<'_>, Stability)> = subject.groups.iter().filter_map(spared).collect();
+    let rows: Vec<(&Group<'_>, Stability)> =
+        subject.groups.iter().filter_map(|group| Some((group, group.stability()?))).collect();
     let entry = |(name, color): (&str, _)| Entry { name: name.into(), color, sign: Sign::Box };
     let entries: Vec<Entry> = NAMES.into_iter().zip(STEPS).map(entry).collect();
     let top = 140 + legend::height(&entries) + 30;

@@ -4,10 +4,10 @@ use serde::Serialize;
 
 use super::{
     digest::{Digest, GroupDigest},
-    stability::{self, Stability},
+    stability,
 };
 use crate::{
-    groups::{Figure, Group},
+    groups::{Figure, Group, Stability},
     plot::ms,
     results::Plan,
     stats::{self, Contrast},

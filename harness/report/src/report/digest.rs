@@ -5,12 +5,9 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use sraft_events::{CampaignKind, NodeId, Verdict};
 
-use super::{
-    stability::Stability,
-    takeover::{self, Takeover},
-};
+use super::takeover::{self, Takeover};
 use crate::{
-    groups::{Figure, Group},
+    groups::{Figure, Group, Stability},
     results::{Plan, Setting},
     stats,
 };
@@ -144,7 +141,7 @@ impl GroupDigest {
                 .map(|row| row.max_leaders_per_term)
                 .max()
                 .unwrap_or(0),
-            stability: Stability::of(group),
+            stability: group.stability(),
             writes: group.probed().then(|| writes(group)),
             figures: Figure::ALL.iter().map(|figure| digest(group, *figure)).collect(),
         }

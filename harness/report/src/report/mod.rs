@@ -12,7 +12,6 @@ mod takeover;
 pub use agreement::{Agreement, Quantile};
 pub use comparison::{Comparison, Finding};
 pub use digest::{Digest, Estimate, GroupDigest, Writes};
-pub use stability::Stability;
 pub use takeover::Takeover;
 
 use std::{collections::BTreeMap, fmt, io::ErrorKind, path::PathBuf};

@@ -2,44 +2,8 @@
 
 use std::fmt::Write;
 
-use serde::Serialize;
-
 use super::{digest::GroupDigest, tables};
-use crate::{groups::Group, measure::TrialRow};
-
-/// What became of a leader whom no fault had unseated, over the trials that count.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Stability {
-    /// The trials.
-    pub trials: usize,
-    /// Those in which somebody stood all the same, and nobody else led.
-    pub contested: usize,
-    /// Those in which somebody else led.
-    pub replaced: usize,
-    /// Campaigns, in all of them.
-    pub campaigns: u64,
-    /// Terms used up, in all of them.
-    pub terms: u64,
-}
-
-impl Stability {
-    /// Of the trials of a group whose fault spared the leader; none without such trials.
-    pub(crate) fn of(group: &Group<'_>) -> Option<Stability> {
-        let trials = group.spared().count();
-        let replaced = group.spared().filter(|row| row.spurious_failovers > 0).count();
-        let unrest = |row: &&TrialRow| row.campaigns > 0 || row.terms.is_some_and(|t| t > 0);
-        let contested =
-            group.spared().filter(|row| row.spurious_failovers == 0).filter(unrest).count();
-        let campaigns = group.spared().map(|row| u64::from(row.campaigns)).sum();
-        let terms = group.spared().filter_map(|row| row.terms).sum();
-        (trials > 0).then_some(Stability { trials, contested, replaced, campaigns, terms })
-    }
-
-    /// Those in which nobody stood.
-    pub fn in_place(&self) -> usize {
-        self.trials - self.contested - self.replaced
-    }
-}
+use crate::groups::Stability;
 
 /// The table of it; the first row is the head, the first column the cell.
 pub(super) fn rows(groups: &[GroupDigest]) -> Vec<Vec<String>> {
