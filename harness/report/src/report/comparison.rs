@@ -7,7 +7,7 @@ use super::{
     stability,
 };
 use crate::{
-    groups::{Figure, Group, Stability},
+    groups::{Figure, Group},
     plot::ms,
     results::Plan,
     stats::{self, Contrast},
@@ -99,12 +99,10 @@ pub(super) fn all(plan: &Plan, groups: &[Group<'_>], digests: &[GroupDigest]) ->
     let failed = compared.iter().any(|c| c.aa && c.differs(c.p, AA_FAILED));
     for (comparison, (a, b)) in compared.iter_mut().zip(&pairs) {
         comparison.conclude(failed);
-        let of = |at: usize| digests[at].figure(figure);
         // The comparison may have turned the pair round.
         let turned = comparison.first != groups[*a].variant;
         let (first, second) = if turned { (*b, *a) } else { (*a, *b) };
-        let spared = (digests[first].stability, digests[second].stability);
-        comparison.sentence = comparison.say((of(first), spared.0), (of(second), spared.1));
+        comparison.sentence = comparison.say(&digests[first], &digests[second], figure);
     }
     compared
 }
@@ -227,11 +225,9 @@ impl Comparison {
         self.delta = self.delta.map(|d| -d);
     }
 
-    fn say(
-        &self,
-        (first, first_spared): (&Digest, Option<Stability>),
-        (second, second_spared): (&Digest, Option<Stability>),
-    ) -> String {
+    fn say(&self, first: &GroupDigest, second: &GroupDigest, figure: Figure) -> String {
+        let spared = [first, second].map(|group| group.stability.unwrap_or_default());
+        let (first, second) = (first.figure(figure), second.figure(figure));
         let place = if self.cell.is_empty() { String::new() } else { format!("{}: ", self.cell) };
         let (a, b) = (&self.first, &self.second);
         let medians =
@@ -288,10 +284,7 @@ impl Comparison {
                 "no winner is called between {a} and {b}, because an A/A pair of this run has \
                  failed: {medians}{difference}"
             ),
-            Finding::LeaderSpared => stability::sentence(
-                (a, first_spared.unwrap_or_default()),
-                (b, second_spared.unwrap_or_default()),
-            ),
+            Finding::LeaderSpared => stability::sentence((a, spared[0]), (b, spared[1])),
             Finding::TooFew => format!(
                 "{a} and {b} cannot be compared: {} and {} trials that count; at least {} of each \
                  are needed",
