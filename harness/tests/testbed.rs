@@ -353,6 +353,37 @@ fn a_testbed_that_cannot_be_made_leaves_nothing() {
 }
 
 #[test]
+fn a_host_that_goes_down_while_the_program_is_sent_is_said_to_and_may_be_tried_again() {
+    if !able() {
+        return;
+    }
+    let testbed = Testbed::up(2);
+    let inventory = testbed.inventory();
+    let deploy =
+        || sraft().args(["cluster", "deploy", "--inventory", &inventory]).output().unwrap();
+    // What arrives after so much is lost: no word, no reset.
+    testbed.run(2, &["nft", "add table inet power; add chain inet power in { type filter hook input priority 0; }; add rule inet power in tcp dport 22 quota over 2 mbytes drop"]);
+    let left = Path::new(&testbed.path()).join("node-2/var-tmp/sraft/bin/old");
+    fs::create_dir_all(&left).unwrap();
+    fs::write(left.join(".sraft-1"), "half of it").unwrap();
+    let long_ago = std::time::SystemTime::now() - Duration::from_secs(3600);
+    fs::File::open(left.join(".sraft-1")).unwrap().set_modified(long_ago).unwrap();
+
+    let begun = Instant::now();
+    let output = deploy();
+    assert!(begun.elapsed() < LIMIT, "it is given up long before an upload may take");
+    assert_eq!(output.status.code(), Some(1));
+    let said = text(&output.stdout);
+    assert!(said.contains("FAILED: the connection was lost while uploading the program"), "{said}");
+    assert!(said.contains("node-1  the program was sent"), "{said}");
+
+    testbed.run(2, &["nft", "delete table inet power"]);
+    let output = deploy();
+    assert!(output.status.success(), "{}{}", text(&output.stdout), text(&output.stderr));
+    assert!(!left.join(".sraft-1").exists(), "what such an upload leaves goes with a later one");
+}
+
+#[test]
 fn rules_cut_what_they_should_and_go_with_their_agent() {
     if !able() {
         return;

@@ -7,6 +7,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rustix::net::sockopt;
+
 use super::error::SshErrorKind;
 
 /// How long a TCP connection may take to come about, over all addresses of a name.
@@ -14,6 +16,14 @@ const CONNECTED_WITHIN: Duration = Duration::from_secs(10);
 
 /// How long a name may take to be resolved.
 const RESOLVED_WITHIN: Duration = Duration::from_secs(10);
+
+/// How long a host may leave what it is sent, or asked, without an answer of its kernel, however long
+/// the work takes that it was given.
+const DEAD_AFTER: Duration = Duration::from_secs(20);
+
+/// How long nothing may be said before its kernel is asked whether it is there, and how often then.
+const IDLE: Duration = Duration::from_secs(8);
+const ASKED_EVERY: Duration = Duration::from_secs(4);
 
 /// Connects to the first address of a name that answers.
 pub(super) fn connect(host: &str, port: u16) -> Result<TcpStream, SshErrorKind> {
@@ -27,7 +37,12 @@ pub(super) fn connect(host: &str, port: u16) -> Result<TcpStream, SshErrorKind> 
             break;
         }
         match TcpStream::connect_timeout(address, share) {
-            Ok(stream) => return Ok(stream),
+            Ok(stream) => {
+                let failed =
+                    |source| SshErrorKind::Connect { address: address.to_string(), source };
+                watch(&stream).map_err(failed)?;
+                return Ok(stream);
+            }
             Err(error) => {
                 failure.get_or_insert((address, error));
             }
@@ -48,6 +63,16 @@ pub(super) fn connect(host: &str, port: u16) -> Result<TcpStream, SshErrorKind> 
             _ => SshErrorKind::Connect { address: address.to_string(), source: error },
         },
     })
+}
+
+/// Has the kernel give up a connection whose host has gone without a word (tcp(7),
+/// TCP_USER_TIMEOUT), such as one that loses its power during an upload.
+fn watch(stream: &TcpStream) -> io::Result<()> {
+    sockopt::set_tcp_user_timeout(stream, DEAD_AFTER.as_millis() as u32)?;
+    sockopt::set_socket_keepalive(stream, true)?;
+    sockopt::set_tcp_keepidle(stream, IDLE)?;
+    sockopt::set_tcp_keepintvl(stream, ASKED_EVERY)?;
+    Ok(())
 }
 
 /// The addresses of a name. The system's resolver cannot be told how long to try, so it works in a

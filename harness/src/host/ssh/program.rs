@@ -93,6 +93,8 @@ const UPLOAD: &str = r#"
 set -e
 umask 022
 mkdir -p -- "$1/bin/$2"
+# What an upload has left whose host went down in the middle of it.
+find "$1/bin" -name '.sraft-*' -mmin +10 -exec rm -f -- {} + 2>/dev/null || :
 file=$1/bin/$2/.sraft-$$
 trap 'rm -f -- "$file"' EXIT
 trap 'exit 1' HUP INT TERM PIPE
